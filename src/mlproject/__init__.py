@@ -1,0 +1,1 @@
+"""3D stroke lesion segmentation: MLflow-tracked experiments."""

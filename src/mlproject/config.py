@@ -1,0 +1,150 @@
+"""Settings: from YAML files and the command line to frozen dataclasses, and back to text.
+
+A setting has one dotted name everywhere: YAML, command line, `mlflow run -P`, MLflow parameters.
+"""
+
+import dataclasses
+import difflib
+import json
+import re
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser
+
+from mlproject.errors import SettingsError
+
+T = TypeVar("T")
+Tree = dict[str, Any]
+
+
+def load(settings: type[T], arguments: Sequence[str], folders: Sequence[Path], stage: str) -> T:
+    """Settings of one stage from its command line: `--config FILE` first, then each `--a.b value` over it.
+
+    A relative FILE is looked for in `folders`, in their order. Raises SettingsError for an unknown name
+    (with the nearest valid one), a value of the wrong type, and whatever the dataclass itself refuses.
+    """
+    arguments = _join_values(arguments)
+    parser = ArgumentParser(prog=f"src/run.py {stage}", exit_on_error=False, description=settings.__doc__)
+    parser.add_argument("--config", type=str, help="a YAML file with settings")
+    parser.add_class_arguments(settings)
+    names = dict(_leaves(settings))
+    _refuse_unknown([a[2:].split("=")[0] for a in arguments if a.startswith("--")], names, "on the command line")
+    try:
+        file = parser.parse_args([a for a in arguments if re.match(r"--config(=|$)", a)]).config
+        if file:
+            path = _existing(file, folders)
+            arguments = [*_as_arguments(_read_yaml(path), names, path), *arguments]
+        parsed = parser.parse_args(arguments)
+        parsed.pop("config")
+        return settings(**vars(parser.instantiate(parsed)))
+    except (ArgumentError, TypeError, ValueError) as error:
+        raise SettingsError(_one_line(error)) from error
+
+
+def from_tree(settings: type[T], tree: Mapping[str, Any], source: str) -> T:
+    """Settings from nested dictionaries, as `to_tree` makes them; `source` says in an error where they stood."""
+    names = dict(_leaves(settings))
+    arguments = _as_arguments(tree, names, source)
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(settings)
+    try:
+        return settings(**vars(parser.instantiate(parser.parse_args(arguments))))
+    except (ArgumentError, TypeError, ValueError) as error:
+        raise SettingsError(f"{source}: {_one_line(error)}") from error
+
+
+def to_tree(settings: Any) -> Tree:
+    """The settings as nested dictionaries of plain YAML and JSON values."""
+    return typing.cast(Tree, json.loads(json.dumps(dataclasses.asdict(settings), default=str)))
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one, from dotted name to value."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def dump(settings: Any) -> str:
+    """The settings as YAML, ready for `--config`."""
+    return yaml.safe_dump(to_tree(settings), sort_keys=False, allow_unicode=True)
+
+
+def _leaves(settings: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted name and type of every setting."""
+    hints = typing.get_type_hints(settings)
+    for field in dataclasses.fields(typing.cast(Any, settings)):
+        if dataclasses.is_dataclass(hints[field.name]):
+            yield from _leaves(typing.cast(type, hints[field.name]), f"{prefix}{field.name}.")
+        else:
+            yield f"{prefix}{field.name}", hints[field.name]
+
+
+def _refuse_unknown(given: Sequence[str], names: Mapping[str, Any], where: str) -> None:
+    dictionaries = tuple(f"{n}." for n, kind in names.items() if typing.get_origin(kind) is dict)
+    for name in given:
+        if name in names or name in ("config", "help") or name.startswith(dictionaries or "\0"):
+            continue
+        near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+        last = [n for n in names if n.split(".")[-1] == name.split(".")[-1]]
+        advice = f"did you mean {(near or last)[0]!r}?" if near or last else f"valid names: {', '.join(names)}"
+        raise SettingsError(f"no setting is called {name!r} ({where}): {advice}")
+
+
+def _join_values(arguments: Sequence[str]) -> list[str]:
+    """`--a -1e-3` as `--a=-1e-3`: argparse takes a value that begins with a dash for an option."""
+    joined: list[str] = []
+    for argument in arguments:
+        previous = joined[-1] if joined else ""
+        if argument.startswith("--") and len(argument) > 2:
+            joined.append(argument)
+        elif previous.startswith("--") and "=" not in previous:
+            joined[-1] = f"{previous}={argument}"
+        elif argument == "-h":
+            joined.append(argument)
+        else:
+            raise SettingsError(f"{argument!r} is not a setting: write --NAME VALUE, for instance --data.root /data")
+    return joined
+
+
+def _existing(file: str, folders: Sequence[Path]) -> Path:
+    tried = [folder / Path(file).expanduser() for folder in folders]
+    for path in tried:
+        if path.is_file():
+            return path
+    raise SettingsError(f"no configuration file {file!r}; looked for {' and '.join(map(str, tried))}")
+
+
+def _read_yaml(path: Path) -> Tree:
+    try:
+        tree = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} is not valid YAML: {_one_line(error)}") from error
+    if not isinstance(tree, dict):
+        raise SettingsError(f"{path} must hold settings as 'name: value' lines")
+    return tree
+
+
+def _as_arguments(tree: Mapping[str, Any], names: Mapping[str, Any], where: Path | str) -> list[str]:
+    flat = flatten(tree)
+    _refuse_unknown([n for n, value in flat.items() if value != {}], names, f"in {where}")
+    return [f"--{n}={_as_text(value)}" for n, value in flat.items() if value != {}]
+
+
+def _as_text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _one_line(error: Exception) -> str:
+    text = re.sub(r"\s+", " ", str(error)).strip()
+    text = re.sub(r'^Parser key "([^"]+)": ', r"\1: ", text)
+    text = re.sub(r"Expected a(n?) (.+)\. Got value: (.*)$", r"expected \2, got \3", text)
+    return text.replace("typing.", "").replace("<class '", "").replace("'>", "")

@@ -1,0 +1,148 @@
+"""Prepared cases on disk: found again by the content of the files and the settings, never by name or date."""
+
+import hashlib
+import json
+import logging
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlproject.data.case import Case
+from mlproject.data.image_files import read_image_file
+from mlproject.data.preprocessing import Geometry, PreparedCase, PreprocessingSettings, prepare
+from mlproject.data.volumes import read_volume
+from mlproject.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+FORMAT_VERSION = 1
+"""Raise it whenever preparation or the files of an entry change: entries of another version are not found."""
+
+DETACHED_HEADERS = (".mhd", ".nhdr", ".hdr", ".img")
+
+
+class PreparedCache:
+    """Prepares each case once and keeps it as memory-mapped arrays.
+
+    An entry is a folder named by a SHA-256 over the bytes of every file of the case, the channels' names and
+    order, the settings and the format version; it holds no path and no name. It is written beside its place
+    and renamed into it, so several processes may share a cache.
+    """
+
+    def __init__(self, folder: Path, settings: PreprocessingSettings) -> None:
+        self.folder = folder
+        self.settings = settings
+
+    def load(self, case: Case, labelled: bool = True) -> PreparedCase:
+        """The prepared case, from the cache or made now; its arrays are read-only and memory-mapped.
+
+        Raises:
+            DataError: the case cannot be read or prepared, its files change meanwhile, or the folder is not
+                writable or full.
+        """
+        key = self._key(case, labelled)
+        entry = self.folder / key
+        if entry.exists():
+            try:
+                return _open(entry, case.name)
+            except _DamagedEntry as damage:
+                logger.warning("The cache entry %s is damaged (%s) and is made again", entry, damage)
+                _discard(entry)
+        prepared = prepare(read_volume(case, labelled), self.settings)
+        if self._key(case, labelled) != key:
+            raise DataError(f"{case.name}: its files changed while they were read; start again when they are complete")
+        _write(prepared, entry)
+        return _open(entry, case.name)
+
+    def _key(self, case: Case, labelled: bool) -> str:
+        content = {
+            "format": FORMAT_VERSION,
+            "settings": asdict(self.settings),
+            "channels": [(name, _file_digest(path)) for name, path in case.images.items()],
+            "label": _file_digest(case.label) if labelled and case.label is not None else None,
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+class _DamagedEntry(Exception):
+    """What is wrong with an entry."""
+
+
+def _file_digest(path: Path) -> str:
+    """SHA-256 (hex) of a file's bytes; of the decoded voxels where those lie in another file than `path`."""
+    try:
+        if path.is_dir() or path.suffix.lower() in DETACHED_HEADERS:
+            return read_image_file(path).digest()
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _write(prepared: PreparedCase, entry: Path) -> None:
+    """Write an entry; where another process has put the same entry there meanwhile, that one stays."""
+    record = {
+        "format": FORMAT_VERSION,
+        "geometry": prepared.geometry.to_dict(),
+        "channel_digests": prepared.channel_digests,
+        "labelled": prepared.label is not None,
+    }
+    arrays = {"image": prepared.image, "brain": prepared.brain}
+    if prepared.label is not None and prepared.native_label is not None:
+        arrays |= {"label": prepared.label, "native_label": prepared.native_label}
+    unfinished = entry.with_name(f".{entry.name}.{uuid4().hex}")
+    try:
+        unfinished.mkdir(parents=True)
+        for name, array in arrays.items():
+            np.save(unfinished / f"{name}.npy", array, allow_pickle=False)
+        (unfinished / "record.json").write_text(json.dumps(record, indent=1))
+        unfinished.rename(entry)
+    except OSError as error:
+        if not entry.exists():
+            raise DataError(f"cannot write to the cache {entry.parent} ({error}); free space or move it") from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _open(entry: Path, name: str) -> PreparedCase:
+    """Map an entry's arrays; nothing in it is ever unpickled."""
+    try:
+        record = json.loads((entry / "record.json").read_text())
+        if record["format"] != FORMAT_VERSION:
+            raise _DamagedEntry(f"format {record['format']}, expected {FORMAT_VERSION}")
+        geometry = Geometry.from_dict(record["geometry"])
+        digests = {str(channel): str(digest) for channel, digest in record["channel_digests"].items()}
+        labelled = record["labelled"]
+        return PreparedCase(
+            name=name,
+            image=_array(entry / "image.npy", np.float32, (len(digests), *geometry.shape)),
+            brain=_array(entry / "brain.npy", np.bool_, geometry.shape),
+            label=_array(entry / "label.npy", np.uint8, geometry.shape) if labelled else None,
+            native_label=_array(entry / "native_label.npy", np.uint8, geometry.native_shape) if labelled else None,
+            geometry=geometry,
+            channel_digests=digests,
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
+        raise _DamagedEntry(f"{type(error).__name__}: {error}") from error
+
+
+def _array(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> NDArray[Any]:
+    array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    if array.dtype != dtype or array.shape != shape:
+        raise ValueError(f"{path.name} is {array.dtype} {array.shape}, expected {np.dtype(dtype)} {shape}")
+    return array
+
+
+def _discard(entry: Path) -> None:
+    """Take a damaged entry away in one step; another process may do so at the same time."""
+    unwanted = entry.with_name(f".{entry.name}.{uuid4().hex}")
+    try:
+        entry.rename(unwanted)
+    except FileNotFoundError:
+        return
+    shutil.rmtree(unwanted, ignore_errors=True)

@@ -1,0 +1,86 @@
+"""A data set as a whole: its cases found, checked, prepared and split."""
+
+import hashlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from mlproject.data.cache import PreparedCache
+from mlproject.data.cases import Case, DataSettings, find_cases
+from mlproject.data.preprocessing import PreparedCase, PreprocessingSettings
+from mlproject.data.splits import Split, make_split
+from mlproject.errors import DataError
+
+THREADS = 2  # each holds one whole case in memory
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Checked cases, their split, and where their prepared volumes are.
+
+    Attributes:
+        cases: all of them, by name.
+        split: names of the cases in each part.
+        lesion_ml: lesion volume of each case.
+        digest: of all voxels of all cases and the split; equal digests are equal data.
+        cache: of the prepared volumes.
+    """
+
+    cases: dict[str, Case]
+    split: Split
+    lesion_ml: dict[str, float]
+    digest: str
+    cache: PreparedCache
+
+    def load(self, names: Sequence[str]) -> list[PreparedCase]:
+        """The prepared cases of these names, memory-mapped."""
+        return [self.cache.load(self.cases[name]) for name in names]
+
+
+def open_dataset(data: DataSettings, preprocessing: PreprocessingSettings, cache: Path) -> DataSet:
+    """Find, check, prepare and split the labelled cases of a data set.
+
+    Raises:
+        DataError: with all faults of all cases together, or because no valid split can be made.
+    """
+    cases = find_cases(data)
+    prepared_cache = PreparedCache(cache, preprocessing)
+    prepared = load_all(prepared_cache, cases)
+    lesion_ml = {case.name: _lesion_ml(case) for case in prepared}
+    split = make_split(cases, lesion_ml, data)
+    digest = hashlib.sha256(repr(split).encode())
+    for case in prepared:
+        digest.update("".join(case.channel_digests.values()).encode())
+        digest.update(np.ascontiguousarray(case.native_label).tobytes())
+    return DataSet({case.name: case for case in cases}, split, lesion_ml, digest.hexdigest()[:16], prepared_cache)
+
+
+def load_all(cache: PreparedCache, cases: Sequence[Case], labelled: bool = True) -> list[PreparedCase]:
+    """Load cases through the cache, those that are new to it a few at a time.
+
+    Raises:
+        DataError: with the faults of all cases together.
+    """
+    with ThreadPoolExecutor(THREADS) as pool:
+        results = list(pool.map(partial(_loaded_or_fault, cache, labelled), cases))
+    faults = [result for result in results if isinstance(result, DataError)]
+    if faults:
+        lines = "\n".join(str(fault) for fault in faults)
+        raise DataError(f"{len(faults)} of {len(cases)} cases cannot be used:\n{lines}")
+    return [result for result in results if not isinstance(result, DataError)]
+
+
+def _loaded_or_fault(cache: PreparedCache, labelled: bool, case: Case) -> PreparedCase | DataError:
+    try:
+        return cache.load(case, labelled)
+    except DataError as error:
+        return error
+
+
+def _lesion_ml(case: PreparedCase) -> float:
+    assert case.native_label is not None
+    return float(case.native_label.sum() * np.prod(case.geometry.native_spacing_mm) / 1000)

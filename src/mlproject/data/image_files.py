@@ -1,0 +1,154 @@
+"""Reading one image file: TorchIO decodes it, and what TorchIO would let pass in silence is refused."""
+
+# mypy: allow-untyped-calls
+
+import gzip
+import hashlib
+import logging
+import math
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import nibabel as nib
+import numpy as np
+import torchio as tio
+from nibabel.arrayproxy import ArrayProxy
+from nibabel.filebasedimages import ImageFileError
+from numpy.typing import NDArray
+
+from mlproject.data.geometry import Affine, Shape, describe_grid, largest_shift_mm
+from mlproject.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+MAX_VOXELS = 2**29
+"""More than any MRI volume has (800 voxels a side): a damaged header, refused before allocation."""
+AMBIGUOUS_MM = 0.1
+"""sform and qform that differ by more are two opinions, not two roundings of one."""
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFile:
+    """One decoded 3-D image file.
+
+    Attributes:
+        voxels: float32 (I, J, K), as stored on disk.
+        affine: float64 (4, 4), voxel to scanner space (RAS, mm).
+    """
+
+    voxels: NDArray[np.float32]
+    affine: Affine
+
+    @property
+    def shape(self) -> Shape:
+        """Number of voxels along I, J, K."""
+        i, j, k = self.voxels.shape
+        return i, j, k
+
+    def digest(self) -> str:
+        """SHA-256 (hex) of voxels, shape and affine to 1e-3; independent of compression and format."""
+        grid = np.round(self.affine, 3) + 0.0  # + 0.0 makes -0.0 and 0.0 the same bytes
+        content = hashlib.sha256(repr(self.shape).encode())
+        content.update(grid.astype("<f8").tobytes())
+        content.update(np.ascontiguousarray(self.voxels, dtype="<f4").data)
+        return content.hexdigest()
+
+
+def read_image_file(path: Path) -> ImageFile:
+    """Read a 3-D image in any format that TorchIO reads (NIfTI, MetaImage, NRRD ...).
+
+    Raises:
+        DataError: the file is missing, damaged or truncated, or is not one 3-D volume of finite real numbers
+            with an invertible affine. The text does not repeat the path.
+    """
+    if not path.exists():
+        raise DataError("does not exist")
+    # A broken file makes the readers raise almost anything, even UnboundLocalError.
+    try:
+        with warnings.catch_warnings():  # TorchIO warns at length before each of the errors told below
+            warnings.filterwarnings("ignore", message="Error loading image with SimpleITK")
+            nifti_affine = _check_nifti(path)
+            image = tio.ScalarImage(path)
+            _check_size(*image.shape)
+            voxels = image.data[0].numpy()
+    except DataError:
+        raise
+    except Exception as error:
+        reason = str(error).replace(f'"{path}" ', "").split("\n")[0].split(". ")[0]
+        raise DataError(
+            f"cannot be read: truncated, damaged or no image? ({type(error).__name__}: {reason})"
+        ) from error
+    affine = np.asarray(image.affine, dtype=np.float64)
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+        raise DataError(f"its affine is not invertible, so its voxels have no place in space: {affine.tolist()}")
+    with np.errstate(over="ignore"):  # what exceeds float32 becomes infinite, and is refused as such
+        image_file = ImageFile(np.ascontiguousarray(voxels, dtype=np.float32), affine)
+    _refuse_non_finite(image_file.voxels)
+    if nifti_affine is not None:
+        _warn_of_ambiguous_place(path, image_file, nifti_affine)
+    return image_file
+
+
+def _check_size(values: int, *shape: int) -> None:
+    if values > 1:
+        kinds = "a series, a vector or complex numbers"
+        raise DataError(f"holds {values} values a voxel ({kinds}) in {shape} voxels; give one 3-D volume")
+    if math.prod(shape) > MAX_VOXELS:
+        raise DataError(f"claims {shape} voxels, more than any MRI volume: is its header damaged?")
+
+
+def _check_nifti(path: Path) -> Affine | None:
+    """Refuse a NIfTI file that lacks bytes or holds NaN; return its affine by nibabel's reading.
+
+    SimpleITK, which TorchIO reads with, fills the voxels that a truncated NIfTI file lacks with whatever is
+    in memory, does not look at a gzip checksum, turns NaN and infinite voxels into 0, and replaces an affine
+    that is not finite, all in silence.
+    """
+    try:
+        image = nib.load(path)
+    except ImageFileError:
+        return None  # no NIfTI file: SimpleITK notices what is wrong with the other formats
+    if not isinstance(image, nib.Nifti1Pair):
+        return None
+    data_file = Path(str(image.file_map["image"].filename))
+    voxels = cast(ArrayProxy, image.dataobj)
+    _check_size(math.prod(voxels.shape[3:]), *voxels.shape[:3])
+    needed = voxels.offset + math.prod(voxels.shape) * voxels.dtype.itemsize
+    stored = _gzip_size(data_file) if data_file.suffix == ".gz" else data_file.stat().st_size
+    if stored < needed:
+        raise DataError(f"is truncated: {stored} of {needed} bytes are there")
+    if not np.isfinite(image.affine).all():
+        raise DataError(f"its affine is not finite: {image.affine.tolist()}")
+    if voxels.dtype.kind == "f":
+        _refuse_non_finite(voxels.get_unscaled())
+    return np.asarray(image.affine, dtype=np.float64)
+
+
+def _warn_of_ambiguous_place(path: Path, image: ImageFile, nifti_affine: Affine) -> None:
+    """Say so where sform and qform disagree or are unset: SimpleITK and nibabel then choose differently."""
+    shift = largest_shift_mm(image.shape, image.affine, nifti_affine)
+    if shift > AMBIGUOUS_MM:
+        logger.warning(
+            "%s: its header places it in two ways, up to %.1f mm apart (sform and qform disagree or are "
+            "unset, or the unit is not mm); used is %s with voxel (0, 0, 0) at %s mm",
+            path, shift, describe_grid(image.shape, image.affine), np.round(image.affine[:3, 3], 1).tolist(),
+        )  # fmt: skip
+
+
+def _refuse_non_finite(voxels: NDArray[np.floating]) -> None:
+    if bad := int(np.count_nonzero(~np.isfinite(voxels))):
+        raise DataError(f"{bad} of {voxels.size} voxels are NaN or infinite; replace them (0 outside the brain)")
+
+
+def _gzip_size(path: Path) -> int:
+    """Decompress a whole gzip file, which also checks its checksum, and count the bytes."""
+    size = 0
+    try:
+        with gzip.open(path) as stream:
+            while block := stream.read(1 << 20):
+                size += len(block)
+    except EOFError as error:
+        raise DataError("is truncated: its gzip stream has no end") from error
+    return size

@@ -1,0 +1,81 @@
+"""A CSV table: a row a case; columns case, one a channel, label, and if wanted split and patient."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import get_args
+
+from mlproject.data.case import Case, DataSettings, SplitName, refuse_faults
+from mlproject.errors import DataError
+
+
+def find(settings: DataSettings, labelled: bool) -> list[Case]:
+    """Read the cases of the table `settings.root`; relative paths start at the table's folder.
+
+    Files may have any extension. Without a column patient each case is a patient of its own.
+
+    Raises:
+        DataError: not a CSV file, columns missing, no row; or all faults of the rows.
+    """
+    table = settings.root_path
+    cases: list[Case] = []
+    faults: list[str] = []
+    first_use: dict[str, str] = {}  # a case's name or a file -> where it stood first
+    columns = [channel.lower() for channel in settings.channels]
+    for line, row in read_rows(table, ["case", *columns, *(["label"] if labelled else [])]):
+        where = f"line {line}, case {row['case']!r}"
+        named = [column for column in (*columns, "label") if row.get(column)]
+        files = {column: table.parent / Path(row[column]).expanduser() for column in named}
+        faults += [f"{where}: {fault}" for fault in _row_faults(row, files, columns, labelled)]
+        for key in [row["case"], *map(str, files.values())]:
+            if key in first_use:
+                faults.append(f"{where}: {key} stands already in {first_use[key]}")
+            first_use.setdefault(key, where)
+        if not faults:
+            images = {channel: files[channel.lower()] for channel in settings.channels}
+            split = next((name for name in get_args(SplitName) if name == row.get("split")), None)
+            cases.append(Case(row["case"], images, files.get("label"), row.get("patient", row["case"]), split))
+    refuse_faults(table, faults, "Each row needs a case of its own and files that exist")
+    return cases
+
+
+def read_rows(path: Path, needed: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
+    """Read a CSV file into (line number, row) pairs; column names in lower case, cells without outer blanks.
+
+    Raises:
+        DataError: no such file, no CSV file in UTF-8, a column missing, no row, or rows of unequal length.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if any(row)]
+    except FileNotFoundError as error:
+        raise DataError(f"{path} does not exist: give a CSV file") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} is no CSV file in UTF-8: {error}") from error
+    header = [name.lower() for name in rows[0][1]] if rows else []
+    missing = [name for name in needed if name not in header]
+    if missing or len(set(header)) < len(header):
+        problem = f"the columns {', '.join(missing)} are missing" if missing else "two columns have the same name"
+        raise DataError(f"{path}: {problem}; found {', '.join(header)}. Columns are separated by commas")
+    if len(rows) == 1:
+        raise DataError(f"{path}: no case found: there is no row below the header")
+    faults = [f"line {line}: {len(row)} cells" for line, row in rows if len(row) != len(header)]
+    refuse_faults(path, faults, f"Each row needs {len(header)} cells, as the header has")
+    return [(line, dict(zip(header, row, strict=True))) for line, row in rows[1:]]
+
+
+def _row_faults(row: dict[str, str], files: dict[str, Path], columns: list[str], labelled: bool) -> list[str]:
+    faults = []
+    # Cases name files in the cache and the report.
+    if not row["case"] or row["case"].startswith(".") or any(mark in row["case"] for mark in "/\\"):
+        faults.append("a case needs a name without slashes or a leading dot")
+    faults += [f"{name} is empty" for name in columns if name not in files]
+    if labelled and "label" not in files:
+        faults.append("label is empty")
+    faults += [f"{name}: {file} does not exist" for name, file in files.items() if not file.is_file()]
+    if row.get("split") and row["split"] not in get_args(SplitName):
+        faults.append(f"split is {row['split']!r}, not one of {', '.join(get_args(SplitName))}")
+    if row.get("patient") == "":
+        faults.append("patient is empty: fill or drop the column")
+    return faults

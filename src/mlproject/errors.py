@@ -1,0 +1,37 @@
+"""The errors that a user can mend. The command line prints each as its text alone, without a traceback."""
+
+
+class UserError(Exception):
+    """What is wrong, the value and the file, the rule, and what to do, in one readable text."""
+
+    exit_code = 2
+
+
+class SettingsError(UserError):
+    """A setting is unknown, ill-typed, out of range, or contradicts another."""
+
+
+class DataError(UserError):
+    """A data set, case or volume cannot be used as it is."""
+
+
+class ModelError(UserError):
+    """A model, checkpoint or cache entry cannot be found, read or used here."""
+
+
+class TrackingError(UserError):
+    """The MLflow server does not answer or refuses."""
+
+
+class TrainingError(UserError):
+    """Training cannot go on: a non-finite loss, a worker that died."""
+
+    exit_code = 1
+
+
+class Interrupted(UserError):
+    """The work was stopped by a signal; `exit_code` is 128 + the signal's number."""
+
+    def __init__(self, text: str, signal_number: int) -> None:
+        super().__init__(text)
+        self.exit_code = 128 + signal_number

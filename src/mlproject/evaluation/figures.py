@@ -1,0 +1,234 @@
+"""The pictures of a run: loss curves, overlays of single cases, Dice per case.
+
+Every function returns a matplotlib Figure of its own, made without pyplot: no display, no global state.
+Colours are those of Okabe and Ito, which colour-blind people tell apart.
+"""
+
+from collections.abc import Mapping
+from io import BytesIO
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from scipy import ndimage
+
+from mlproject.evaluation.metrics import METRICS
+
+BLACK, ORANGE, SKY_BLUE, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
+BLUE, VERMILLION, GREY = "#0072B2", "#D55E00", "#8A8A8A"
+
+Array = npt.NDArray[Any]
+orientations: Any = nib.orientations  # has no types
+
+
+def to_png(figure: Figure, dpi: int = 120) -> bytes:
+    """The figure as a PNG file's bytes."""
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi)
+    return buffer.getvalue()
+
+
+def loss_curves(history: pd.DataFrame) -> Figure:
+    """Losses over the steps; below, validation Dice and learning rate.
+
+    Args:
+        history: one row an epoch with the columns step, train_loss, train_cross_entropy, train_dice_loss,
+            validation_dice (NaN where there was no validation) and learning_rate.
+    """
+    figure = Figure(figsize=(7.5, 7), layout="constrained")
+    losses, dice = figure.subplots(2, 1, sharex=True)
+    for column, label, colour, style in (
+        ("train_loss", "total", BLACK, "-"),
+        ("train_cross_entropy", "cross-entropy", BLUE, "--"),
+        ("train_dice_loss", "1 − soft Dice", VERMILLION, "-."),
+    ):
+        losses.plot(history["step"], history[column], style, color=colour, label=label)
+    losses.set_ylabel("training loss")
+    losses.legend(frameon=False)
+
+    rate = dice.twinx()
+    rate.plot(history["step"], history["learning_rate"], color=GREY, linewidth=1)
+    rate.set_ylabel("learning rate", color=GREY)
+    rate.set_ylim(bottom=0)
+    dice.set(xlabel="optimizer step", ylabel="validation Dice (mean over cases)", ylim=(0, 1))
+    dice.set_zorder(rate.get_zorder() + 1)
+    dice.patch.set_visible(False)
+    validated = history.dropna(subset=["validation_dice"])
+    dice.plot(validated["step"], validated["validation_dice"], "o-", color=GREEN, markersize=4)
+    if len(validated):
+        best = validated.iloc[int(validated["validation_dice"].argmax())]
+        text = f"best {best['validation_dice']:.3f} at step {best['step']:.0f}"
+        dice.set_title(text, fontsize="medium", color=GREEN, loc="left")
+    for axes in (losses, dice):
+        axes.grid(alpha=0.3)
+    return figure
+
+
+def overlay(
+    image: Array,
+    reference: Array | None,
+    prediction: Array,
+    affine: Array,
+    title: str,
+    dice: float | None = None,
+) -> Figure:
+    """One axial slice of a case: the image alone, and beside it with the outlines of both masks.
+
+    The slice is the one with most lesion: of the reference; where that is missing or empty, of the
+    prediction; where that is empty too, of the brain. It is shown in the radiological convention (the
+    patient's right on the left) whatever the order of the voxels, and in true proportions.
+
+    Args:
+        image: (I, J, K) one channel in z-scores, 0 outside the brain.
+        reference: (I, J, K) expert mask {0, 1}, or None where there is none.
+        prediction: (I, J, K) predicted mask {0, 1}.
+        affine: (4, 4) voxel → RAS mm.
+        title: shown as it is, the case's name for instance.
+        dice: of the whole case, shown after the title.
+    """
+    volume, width_mm, height_mm = _to_las(image, affine)
+    outlines = [("prediction", _to_las(prediction, affine)[0], ORANGE, 1.2)]
+    if reference is not None:
+        # Drawn first and wider, so that both show where they coincide.
+        outlines.insert(0, ("reference", _to_las(reference, affine)[0], SKY_BLUE, 2.6))
+    k = _slice_with_most([mask for _, mask, _, _ in outlines] + [volume != 0])
+    shown = np.any([volume != 0, *(mask != 0 for _, mask, _, _ in outlines)], axis=0)
+
+    figure = Figure(figsize=(9, 6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for axes in (left, right):
+        _draw_slice(axes, volume, k, shown)
+        axes.set_aspect(height_mm / width_mm)
+    lines = []
+    for name, mask, colour, width in outlines:
+        if mask[:, :, k].any():
+            right.contour(mask[:, :, k].T, levels=[0.5], colors=[colour], linewidths=width)
+            label = name
+        else:
+            label = f"{name}: not in this slice" if mask.any() else f"{name}: empty"
+        lines.append(Line2D([], [], color=colour, linewidth=width, label=label))
+    right.legend(handles=lines, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)
+    left.set_title(f"axial slice {k + 1} of {volume.shape[2]}, radiological convention", fontsize="medium")
+    figure.suptitle(title if dice is None else f"{title}: Dice {dice:.3f}", parse_math=False, fontsize="x-large")
+    return figure
+
+
+def _to_las(volume: Array, affine: Array) -> tuple[Array, float, float]:
+    """The volume with its first axis towards the patient's left, its second towards the front, its third up.
+
+    With it, the voxel size in mm along the first and the second axis. Drawn with the origin below, its
+    slices are in the radiological convention.
+    """
+    las = orientations.axcodes2ornt(("L", "A", "S"))
+    transform = orientations.ornt_transform(orientations.io_orientation(affine), las)
+    las_affine = affine @ orientations.inv_ornt_aff(transform, volume.shape)
+    width_mm, height_mm, _ = np.linalg.norm(las_affine[:3, :3], axis=0)
+    return orientations.apply_orientation(volume, transform), float(width_mm), float(height_mm)
+
+
+def _slice_with_most(masks: list[Array]) -> int:
+    """The slice along the last axis with most voxels of the first mask that has any; else the middle."""
+    for mask in masks:
+        areas = np.count_nonzero(mask, axis=(0, 1))
+        if areas.any():
+            return int(areas.argmax())
+    return int(masks[0].shape[2] // 2)
+
+
+def _draw_slice(axes: Axes, volume: Array, k: int, shown: Array) -> None:
+    """Draw slice k of an LAS volume in grey, as far as `shown` (I, J, K) reaches in any slice."""
+    brain = volume[volume != 0]
+    low, high = np.percentile(brain, (0.5, 99.7)) if brain.size else (0.0, 1.0)
+    black_outside = np.where(volume[:, :, k] == 0, low, volume[:, :, k])
+    axes.imshow(black_outside.T, cmap="gray", vmin=low, vmax=high, origin="lower", interpolation="nearest")
+    axes.set_axis_off()
+    if shown.any():
+        i, j, _ = ndimage.find_objects(shown.astype(np.uint8))[0]
+        axes.set(xlim=(i.start - 3, i.stop + 2), ylim=(j.start - 3, j.stop + 2))
+    for x, side in ((0.03, "R"), (0.97, "L")):
+        axes.text(x, 0.5, side, color="white", fontsize=12, ha="center", transform=axes.transAxes)
+
+
+def worst_middle_best(table: pd.DataFrame, metric: str = "dice") -> list[tuple[str, str]]:
+    """Which cases to show: (label, case) for the worst, the middle and the best by one metric.
+
+    Args:
+        table: one row a case, with the columns case and `metric`. Cases where the metric is undefined are
+            passed over; lesion-free cases (a Dice, but little to see) are the caller's to leave out.
+        metric: a name in METRICS.
+
+    Returns:
+        No case twice, so fewer than three entries for fewer than three cases. Ties go by the case's name.
+    """
+    better = {m.name: m.better for m in METRICS}[metric]
+    defined = table.dropna(subset=[metric]).sort_values("case")
+    ranked = defined.sort_values(metric, ascending=better == "higher", kind="stable")["case"].tolist()
+    if len(ranked) <= 1:
+        return [("only case", case) for case in ranked]
+    if len(ranked) == 2:
+        return [("worst", ranked[0]), ("best", ranked[1])]
+    return [("worst", ranked[0]), ("middle", ranked[len(ranked) // 2]), ("best", ranked[-1])]
+
+
+def paired_dots(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """Dice per case under each variant, the same case joined by a line, and the mean.
+
+    Args:
+        tables: variant → per-case table with the columns case and dice; all hold the same cases.
+
+    Raises:
+        ValueError: the variants do not hold the same cases.
+    """
+    dice = {variant: table.set_index("case")["dice"] for variant, table in tables.items()}
+    if len({frozenset(column.index) for column in dice.values()}) != 1:
+        raise ValueError(f"the variants {', '.join(tables)} do not hold the same cases")
+    values = pd.DataFrame(dice)
+
+    figure = Figure(figsize=(3 + 1.6 * len(tables), 5), layout="constrained")
+    axes = figure.subplots()
+    positions = np.arange(len(tables))
+    for row in values.to_numpy():
+        gain = row[-1] - row[0]
+        colour = GREY if abs(gain) < 1e-6 else BLUE if gain > 0 else VERMILLION
+        axes.plot(positions, row, "o-", color=colour, alpha=0.6, linewidth=1, markersize=5)
+    axes.plot(positions, values.mean(), "D-", color=BLACK, linewidth=2.5, markersize=8)
+    axes.set_xticks(positions, values.columns, parse_math=False)
+    axes.set_xlim(-0.3, len(tables) - 0.7)
+    axes.set_ylabel("Dice per case")
+    axes.grid(axis="y", alpha=0.3)
+    marks = (("better", BLUE, "o"), ("worse", VERMILLION, "o"), ("equal", GREY, "o"), ("mean", BLACK, "D"))
+    figure.legend(
+        handles=[Line2D([], [], color=colour, marker=marker, label=label) for label, colour, marker in marks],
+        title=f"{values.columns[-1]}\nagainst\n{values.columns[0]}",
+        loc="outside right upper",
+        frameon=False,
+    )
+    return figure
+
+
+def dice_against_volume(table: pd.DataFrame) -> Figure:
+    """Dice of every case over the volume of its lesion; lesion-free cases in a column of their own.
+
+    Args:
+        table: one row a case with the columns dice and reference_ml.
+    """
+    with_lesion, without = table[table["reference_ml"] > 0], table[table["reference_ml"] == 0]
+    figure = Figure(figsize=(7.5, 4.5), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True, width_ratios=(1, 6))
+    # Side by side: their Dice is 0 or 1, so on one line they would hide each other.
+    across = (np.arange(len(without)) + 0.5) / max(len(without), 1) - 0.5
+    left.plot(across, without["dice"], "o", color=VERMILLION, alpha=0.7)
+    left.set_xticks([0], [f"no lesion\n(n = {len(without)})"])
+    left.set(xlim=(-1, 1), ylim=(-0.03, 1.03), ylabel="Dice")
+    right.set_xscale("log")
+    right.plot(with_lesion["reference_ml"], with_lesion["dice"], "o", color=BLUE, alpha=0.7)
+    right.set_xlabel("lesion volume of the reference in ml (log scale)")
+    right.xaxis.set_major_formatter("{x:g}")
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+    return figure

@@ -1,0 +1,98 @@
+"""Confidence intervals over cases, and the paired comparison of two variants on the same cases."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+Values = Sequence[float] | npt.NDArray[np.floating]
+
+
+def bootstrap_interval(
+    values: Values, seed: int = 0, resamples: int = 10_000, level: float = 0.95
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of the mean, resampling cases (Efron and Tibshirani 1993, chapter 13).
+
+    Args:
+        values: one finite number a case. Leaving undefined cases out, and saying how many, is the caller's.
+        seed: the same seed gives the same interval.
+        resamples: how often the cases are drawn with replacement.
+        level: probability that the interval holds, between 0 and 1.
+
+    Returns:
+        Its lower and upper end; (nan, nan) for fewer than two cases, which say nothing about their spread.
+
+    Raises:
+        ValueError: a value is NaN or infinite.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError("bootstrap_interval got NaN or infinite values: leave undefined cases out and count them")
+    if len(values) < 2:
+        return (float("nan"), float("nan"))
+    interval = stats.bootstrap(
+        (values,),
+        np.mean,
+        n_resamples=resamples,
+        confidence_level=level,
+        method="percentile",
+        batch=1000,  # bounds the memory for thousands of cases
+        rng=seed,
+    ).confidence_interval
+    return (float(interval.low), float(interval.high))
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """How much better (or worse) a second variant does than a first one on the same cases.
+
+    Attributes:
+        cases: number of pairs.
+        mean: mean of second minus first; NaN without cases.
+        low: lower end of the 95 % bootstrap interval of the mean; NaN for fewer than two cases.
+        high: upper end of that interval.
+        wilcoxon_p: two-sided p of Wilcoxon's signed-rank test, pairs without a difference left out;
+            1 where no pair differs.
+    """
+
+    cases: int
+    mean: float
+    low: float
+    high: float
+    wilcoxon_p: float
+
+    @property
+    def significant(self) -> bool:
+        """Whether both say so: zero lies outside the interval, and p is below 0.05.
+
+        The bootstrap alone is too sure of itself on a handful of cases; five pairs that all agree have an
+        exact p of 0.0625.
+        """
+        return (self.low > 0 or self.high < 0) and self.wilcoxon_p < 0.05
+
+
+def paired_difference(a: Values, b: Values, seed: int = 0) -> PairedDifference:
+    """Compare variant `b` with variant `a`: positive where `b` is larger.
+
+    Args:
+        a: one finite number a case.
+        b: the same cases in the same order.
+        seed: of the bootstrap over the differences.
+
+    Raises:
+        ValueError: the two differ in length, or a difference is NaN or infinite.
+    """
+    if len(a) != len(b):
+        raise ValueError(f"paired_difference needs the same cases on both sides, got {len(a)} and {len(b)}")
+    differences = np.asarray(b, dtype=np.float64) - np.asarray(a, dtype=np.float64)
+    low, high = bootstrap_interval(differences, seed)
+    return PairedDifference(
+        cases=len(differences),
+        mean=float(differences.mean()) if len(differences) else float("nan"),
+        low=low,
+        high=high,
+        # scipy divides by zero where nothing differs.
+        wilcoxon_p=float(stats.wilcoxon(differences).pvalue) if differences.any() else 1.0,
+    )

@@ -1,0 +1,83 @@
+"""Ctrl-C, SIGTERM and the death of `mlflow run`: how a process learns that it shall stop.
+
+A first signal asks: work that can leave a checkpoint (training) looks at `requested` and ends by itself,
+all other work is left at once by the exception `Interrupted`. A second signal always raises.
+"""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import psutil
+
+from mlproject.errors import Interrupted
+
+_SHELLS = {"bash", "sh", "dash"}
+_received: int | None = None
+_graceful = False
+
+
+def install() -> None:
+    """Take over SIGINT and SIGTERM of this process. Call once, in the main thread."""
+    signal.signal(signal.SIGINT, _on_signal)
+    signal.signal(signal.SIGTERM, _on_signal)
+
+
+def requested() -> bool:
+    """Whether a signal has asked this process to stop."""
+    return _received is not None
+
+
+def stop_now(text: str) -> Interrupted:
+    """The exception with which work that has saved its state ends."""
+    return Interrupted(text, _received or signal.SIGTERM)
+
+
+@contextmanager
+def graceful() -> Iterator[None]:
+    """Within: a first signal raises nothing, the work looks at `requested` and ends by itself."""
+    global _graceful
+    _graceful = True
+    try:
+        yield
+    finally:
+        _graceful = False
+
+
+def launcher() -> psutil.Process | None:
+    """The process that called this command for `mlflow run`; None where nobody did.
+
+    `mlflow run` starts the entry point through a shell that may or may not remain in between.
+    """
+    if "MLFLOW_RUN_ID" not in os.environ:
+        return None
+    for process in psutil.Process().parents():
+        if process.name() not in _SHELLS:
+            return process
+    return None
+
+
+def stop_with(process: psutil.Process) -> None:
+    """Send this process SIGTERM as soon as `process` is gone.
+
+    A SIGTERM to `mlflow run` ends only `mlflow run`: without this, its child would train on, unseen.
+    """
+
+    def watch() -> None:
+        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="watch-launcher", daemon=True).start()
+
+
+def _on_signal(number: int, _frame: FrameType | None) -> None:
+    global _received
+    first = _received is None
+    _received = number
+    if not (first and _graceful):
+        raise Interrupted(f"stopped by {signal.Signals(number).name}", number)

@@ -1,0 +1,132 @@
+"""The networks, checked against the patch size: the paper's V-Net and MONAI's DynUNet."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from monai.networks.nets.dynunet import DynUNet
+from monai.networks.utils import pixelshuffle
+from torch import Tensor, nn
+
+from mlproject.errors import SettingsError
+from mlproject.network.vnet import VNet, VNetSettings
+
+LESION_PRIOR = 0.01  # share of lesion voxels that an untrained network predicts
+
+
+@dataclass(frozen=True)
+class DynUNetSettings:
+    """MONAI's DynUNet: two convolutions a level, instance normalisation, leaky ReLU.
+
+    Attributes:
+        channels: channels of each level, from full resolution down; at least three levels.
+        stem_stride: 2 halves the resolution in the first convolution, so that a step costs a fraction; the
+            last layer predicts the 2³ voxels of each of its own at once.
+        residual: whether each level's two convolutions have a residual sum.
+        deep_supervision: whether the loss also sees outputs of the levels between the first and the last two.
+    """
+
+    channels: tuple[int, ...] = (16, 32, 64, 128)
+    stem_stride: Literal[1, 2] = 2
+    residual: bool = False
+    deep_supervision: bool = True
+
+    def __post_init__(self) -> None:
+        if len(self.channels) < 3 or min(self.channels) < 1:
+            raise SettingsError(
+                f"network.dynunet.channels={list(self.channels)}: give three levels or more, each of 1 or "
+                "more channels, as [16, 32, 64, 128]"
+            )
+
+
+@dataclass(frozen=True)
+class NetworkSettings:
+    """Which network.
+
+    Attributes:
+        name: vnet is the paper's, dynunet is MONAI's, which learns faster.
+        vnet: settings of the V-Net, if that is its name.
+        dynunet: settings of the DynUNet, if that is its name.
+    """
+
+    name: Literal["vnet", "dynunet"] = "dynunet"
+    vnet: VNetSettings = field(default_factory=VNetSettings)
+    dynunet: DynUNetSettings = field(default_factory=DynUNetSettings)
+
+
+class SupervisedDynUNet(nn.Module):
+    """(B, in_channels, I, J, K) -> logits (B, 1, I, J, K); when training a list of logits.
+
+    The list begins with those at full resolution; with deep supervision those of lower levels follow, each at
+    half the resolution of the one before. Where the stem halves the resolution, every output layer predicts
+    the 2³ voxels of each of its own as channels, which are then sorted into place (Shi et al., CVPR 2016).
+    """
+
+    def __init__(self, settings: DynUNetSettings, in_channels: int) -> None:
+        super().__init__()
+        levels = len(settings.channels)
+        strides = [settings.stem_stride] + [2] * (levels - 1)
+        self.stem_stride = settings.stem_stride
+        self.network = DynUNet(
+            spatial_dims=3,
+            in_channels=in_channels,
+            out_channels=settings.stem_stride**3,
+            kernel_size=[3] * levels,
+            strides=strides,
+            upsample_kernel_size=strides[1:],
+            filters=settings.channels,
+            deep_supervision=settings.deep_supervision,
+            deep_supr_num=levels - 2,
+            res_block=settings.residual,
+        )
+
+    def forward(self, x: Tensor) -> Tensor | list[Tensor]:
+        """Logits of the lesion at every voxel."""
+        network = self.network
+        outputs = [network.output_block(network.skip_layers(x))]
+        if network.deep_supervision:  # MONAI's own forward would blow all levels up to one size
+            outputs += network.heads
+            network.heads[:] = [torch.empty(0)] * len(network.heads)  # a kept graph cannot be copied
+        logits = [pixelshuffle(output, 3, self.stem_stride) for output in outputs]
+        return logits if self.training else logits[0]
+
+
+def build_network(settings: NetworkSettings, in_channels: int, patch_size: tuple[int, int, int]) -> nn.Module:
+    """An untrained network that predicts LESION_PRIOR on average, so that training starts near the truth.
+
+    In evaluation mode it returns logits (B, 1, I, J, K); in training mode a list of logits, those at full
+    resolution first.
+
+    Raises:
+        SettingsError: The network cannot take patches of `patch_size` voxels.
+    """
+    network: VNet | SupervisedDynUNet
+    outputs: list[Any]
+    if settings.name == "vnet":
+        _check_patch_size(patch_size, 2 ** len(settings.vnet.convolutions), "network.vnet.convolutions")
+        network = VNet(settings.vnet, in_channels)
+        outputs = [network.output]
+    else:
+        divisor = settings.dynunet.stem_stride * 2 ** (len(settings.dynunet.channels) - 1)
+        _check_patch_size(patch_size, divisor, "network.dynunet.channels")
+        network = SupervisedDynUNet(settings.dynunet, in_channels)
+        heads = network.network.deep_supervision_heads if settings.dynunet.deep_supervision else []
+        outputs = [block.conv.conv for block in (network.network.output_block, *heads)]
+    for output in outputs:
+        nn.init.constant_(output.bias, math.log(LESION_PRIOR / (1 - LESION_PRIOR)))
+    return network
+
+
+def _check_patch_size(patch_size: tuple[int, int, int], divisor: int, levels: str) -> None:
+    """Each axis a multiple of `divisor`, and more than one voxel left at the lowest resolution."""
+    if all(n % divisor == 0 for n in patch_size) and max(patch_size) > divisor:
+        return
+    below = [max(n // divisor, 2) * divisor for n in patch_size]
+    above = [max(math.ceil(n / divisor), 2) * divisor for n in patch_size]
+    nearest = " or ".join(str(size) for size in ([below] if below == above else [below, above]))
+    raise SettingsError(
+        f"patches.size={list(patch_size)}: this network halves the resolution till {divisor} voxels are one: "
+        f"give multiples of {divisor}, one of them larger; the nearest are {nearest}. Fewer levels "
+        f"({levels}) take others"
+    )

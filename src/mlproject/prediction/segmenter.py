@@ -1,0 +1,149 @@
+"""A trained model as a folder, and the one way from a volume to its mask: evaluate, predict and the server share it."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from mlproject import config
+from mlproject.data.preprocessing import PreparedCase, PreprocessingSettings, prepare
+from mlproject.data.volumes import Volume
+from mlproject.errors import ModelError, SettingsError
+from mlproject.network.architectures import NetworkSettings, build_network
+from mlproject.prediction.postprocessing import Postprocessing, apply
+from mlproject.prediction.sliding_window import PredictionSettings, predict_probability, resolve_device
+
+FORMAT_VERSION = 1
+DESCRIPTION, WEIGHTS = "model.json", "weights.pt"
+
+
+@dataclass(frozen=True)
+class ModelDescription:
+    """All that a model is, but for its weights.
+
+    Attributes:
+        channels: image channels in their order; the first one's grid is the answer's.
+        preprocessing, network, prediction, postprocessing: the settings of each part.
+        patch_size: edge lengths of the sliding window, voxels of the prepared grid.
+        candidates: what the postprocessing was chosen from, by name; the evaluation reports each.
+        seen: digests of the channels of every case it was trained on or tuned with.
+    """
+
+    channels: tuple[str, ...]
+    preprocessing: PreprocessingSettings
+    network: NetworkSettings
+    patch_size: tuple[int, int, int]
+    prediction: PredictionSettings
+    postprocessing: Postprocessing
+    candidates: dict[str, Postprocessing]
+    seen: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for model.json."""
+        return {
+            "format_version": FORMAT_VERSION,
+            **asdict(self),
+            "postprocessing": self.postprocessing.to_dict(),
+            "candidates": {name: candidate.to_dict() for name, candidate in self.candidates.items()},
+        }
+
+    @classmethod
+    def from_dict(cls, tree: dict[str, Any]) -> Self:
+        """What `to_dict` made. Raises ModelError for another format."""
+        if tree.get("format_version") != FORMAT_VERSION:
+            raise ModelError(
+                f"the model has format {tree.get('format_version')}, this software reads {FORMAT_VERSION}: "
+                "use the version of the software that made it"
+            )
+        try:
+            return cls(
+                channels=tuple(tree["channels"]),
+                preprocessing=config.from_tree(PreprocessingSettings, tree["preprocessing"], DESCRIPTION),
+                network=config.from_tree(NetworkSettings, tree["network"], DESCRIPTION),
+                patch_size=tuple(tree["patch_size"]),
+                prediction=config.from_tree(PredictionSettings, tree["prediction"], DESCRIPTION),
+                postprocessing=Postprocessing.from_dict(tree["postprocessing"]),
+                candidates={n: Postprocessing.from_dict(candidate) for n, candidate in tree["candidates"].items()},
+                seen=tuple(tree["seen"]),
+            )
+        except (KeyError, TypeError, SettingsError) as error:
+            raise ModelError(f"{DESCRIPTION} does not describe a model of format {FORMAT_VERSION}: {error}") from error
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """The answer for one case, on the case's own grid.
+
+    Attributes:
+        mask: (I, J, K), uint8, 1 in the lesion.
+        probability: (I, J, K), float32 in [0, 1], after the CRF where one was used.
+        lesion_ml: volume of the mask.
+        lesion_count: its 26-connected components.
+    """
+
+    mask: NDArray[np.uint8]
+    probability: NDArray[np.float32]
+    lesion_ml: float
+    lesion_count: int
+
+
+class Segmenter:
+    """A network with its preprocessing and postprocessing, ready to segment."""
+
+    def __init__(self, description: ModelDescription, network: torch.nn.Module, device: str | None = None) -> None:
+        self.description = description
+        self.device = resolve_device(device or description.prediction.device)
+        self.network = network.to(self.device, memory_format=torch.channels_last_3d).eval()  # type: ignore[call-overload]
+
+    @classmethod
+    def load(cls, folder: Path, device: str | None = None) -> Self:
+        """A model from its folder; `device` takes the place of its own setting. Raises ModelError."""
+        try:
+            tree = json.loads((folder / DESCRIPTION).read_text())
+            weights = torch.load(folder / WEIGHTS, map_location="cpu", weights_only=True)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise ModelError(f"{folder} holds no readable model ({DESCRIPTION} and {WEIGHTS}): {error}") from error
+        description = ModelDescription.from_dict(tree)
+        network = build_network(description.network, len(description.channels), description.patch_size)
+        network.load_state_dict(weights)
+        return cls(description, network, device)
+
+    def save(self, folder: Path) -> None:
+        """Write the model as a folder of two files."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / DESCRIPTION).write_text(json.dumps(self.description.to_dict(), indent=2))
+        weights = {name: value.cpu().contiguous() for name, value in self.network.state_dict().items()}
+        torch.save(weights, folder / WEIGHTS)
+
+    def with_postprocessing(
+        self, chosen: Postprocessing, candidates: dict[str, Postprocessing], tuned_on: Sequence[PreparedCase]
+    ) -> Self:
+        """The same network with other postprocessing, and what it was tuned on among the cases seen."""
+        seen = tuple(sorted({*self.description.seen, *digests_of(tuned_on)}))
+        description = replace(self.description, postprocessing=chosen, candidates=candidates, seen=seen)
+        return type(self)(description, self.network, str(self.device))
+
+    def probability(self, case: PreparedCase) -> NDArray[np.float32]:
+        """The network's lesion probability, (I, J, K) float32 in [0, 1], on the prepared grid; 0 outside the brain."""
+        values = predict_probability(
+            self.network, case.image, self.description.patch_size, self.description.prediction, self.device
+        )
+        return np.where(case.brain, values, np.float32(0))
+
+    def segment(self, volume: Volume, postprocessing: Postprocessing | None = None) -> Segmentation:
+        """Segment a volume; `postprocessing` takes the place of the model's own."""
+        case = prepare(volume, self.description.preprocessing)
+        mask, probability = apply(self.probability(case), case, postprocessing or self.description.postprocessing)
+        _, count = ndimage.label(mask, np.ones((3, 3, 3)))
+        return Segmentation(mask, probability, float(mask.sum()) * volume.voxel_ml, int(count))
+
+
+def digests_of(cases: Sequence[PreparedCase]) -> set[str]:
+    """Digests of every channel of the cases: whoever has seen one channel has seen the case."""
+    return {digest for case in cases for digest in case.channel_digests.values()}

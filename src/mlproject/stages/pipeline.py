@@ -1,0 +1,75 @@
+"""`main`: train, tune, evaluate, register and, on evidence, make champion; one MLflow run with a child a stage."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from mlproject.data.dataset import DataSet
+from mlproject.stages import evaluate, postprocess, train
+from mlproject.stages.console import console
+from mlproject.stages.settings import Experiment
+from mlproject.tracking import champion, registry, runs
+from mlproject.tracking.runs import Run
+
+
+def run(settings: Experiment) -> None:
+    """The entry point `main`. Gone on with after a stop, it takes up the stage at which it was stopped."""
+    if settings.training.node_rank > 0:
+        train.help_to_train(settings)
+        return
+    runs.connect()
+    dataset = train.prepare(settings)
+    run_id = runs.given_run_id(settings.training.resume)
+    with runs.open_run(settings.tracking, "main", "main", run_id=run_id) as parent:
+        parent.log_settings(settings, train.MAY_CHANGE)
+        with _child(settings, parent, "train") as child:
+            segmenter = train.train(settings, dataset, child, resume_with=f"main --training.resume {parent.id}")
+        with _child(settings, parent, "postprocess") as child:
+            segmenter = postprocess.postprocess(settings, dataset, segmenter, child)
+            model_uri = f"runs:/{child.id}/model"
+        with _child(settings, parent, "evaluate") as child:
+            notes = _notes_on(dataset)
+            results = evaluate.evaluate(segmenter, dataset.load(dataset.split.test), child, settings, notes)
+        parent.log_metrics(evaluate.headline(results.summaries, results.differences, results.chosen))
+        verdict, version = _register(settings, dataset, model_uri, parent)
+    results.show()
+    name = settings.tracking.registered_model
+    console.print(f"\nreport:  {results.report}\nmodel:   models:/{name}/{version} ({verdict.reason})")
+    console.print(f"look:    {_with_server('mlflow ui --port 5000')}    then http://127.0.0.1:5000")
+    served = f"mlflow models serve -m models:/{name}/{version} --env-manager local -p 5001"
+    console.print(f"serve:   {_with_server(served)}")
+
+
+@contextmanager
+def _child(settings: Experiment, parent: Run, stage: str) -> Iterator[Run]:
+    """The run of one stage: the one that was stopped, else a new one."""
+    stopped = runs.child(parent.id, stage)
+    run_id = str(stopped.info.run_id) if stopped else ""
+    with runs.open_run(settings.tracking, stage, stage, run_id=run_id, parent=parent) as child:
+        yield child
+
+
+def _register(settings: Experiment, dataset: DataSet, model_uri: str, parent: Run) -> tuple[champion.Verdict, int]:
+    name = settings.tracking.registered_model
+    version = registry.register(model_uri, name)
+    labelled = list(dataset.cases)
+    pairs = list(zip(dataset.cases.values(), dataset.load(labelled), strict=True))
+    verdict = champion.challenge(name, version, pairs)
+    parent.log_text(json.dumps(verdict.to_dict(), indent=2), "champion/verdict.json")
+    if verdict.table is not None:
+        parent.log_table(verdict.table, "champion/cases.csv")
+    parent.tag(registered_model=f"{name}/{version}", champion=verdict.reason)
+    return verdict, version
+
+
+def _notes_on(dataset: DataSet) -> list[str]:
+    """What a reader of the test result must know about the split."""
+    seen = {*dataset.split.train, *dataset.split.validation}
+    repeated = [name for name in dataset.split.test if name in seen]
+    if not repeated:
+        return []
+    return [f"Not an estimate: {len(repeated)} test cases were also trained or tuned on (data.split_file says so)."]
+
+
+def _with_server(command: str) -> str:
+    return f"MLFLOW_TRACKING_URI={runs.public_uri()} {command}"

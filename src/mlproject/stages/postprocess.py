@@ -1,0 +1,110 @@
+"""`postprocess`: choose threshold, smallest lesion and CRF for a trained network on its validation cases."""
+
+import hashlib
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from mlproject import config
+from mlproject.data.dataset import DataSet, open_dataset
+from mlproject.data.preprocessing import PreparedCase
+from mlproject.errors import ModelError
+from mlproject.evaluation.report import verdict
+from mlproject.prediction.probability import CaseProbability
+from mlproject.prediction.segmenter import Segmenter
+from mlproject.stages.console import console
+from mlproject.stages.settings import Experiment, PostprocessSettings
+from mlproject.stages.train import NETWORK_ALONE, training_run_of
+from mlproject.tracking import registry, runs
+from mlproject.tracking.runs import Run
+from mlproject.tracking.served_model import BUNDLE
+from mlproject.tuning.crf_search import SearchResult, tune
+
+BEST_THRESHOLD, WITH_CRF = "best threshold", "with CRF"
+
+
+def run(settings: PostprocessSettings) -> None:
+    """The entry point `postprocess`."""
+    runs.connect()
+    training_run = training_run_of(settings.run)
+    experiment = settings_of(training_run, settings)
+    dataset = open_dataset(experiment.located_data, experiment.preprocessing, settings.cache_path)
+    with tempfile.TemporaryDirectory() as folder:
+        model = registry.fetch(f"runs:/{training_run}/model", Path(folder))
+        segmenter = Segmenter.load(model / "artifacts" / BUNDLE, settings.prediction.device)
+        run_id = runs.given_run_id("")
+        with runs.open_run(settings.tracking, "postprocess", "postprocess", run_id=run_id) as mlflow_run:
+            mlflow_run.tag(training_run=training_run)
+            postprocess(settings, dataset, segmenter, mlflow_run)
+            console.print(f"model: runs:/{mlflow_run.id}/model")
+
+
+def settings_of(training_run: str, settings: Experiment) -> Experiment:
+    """The settings a run was trained with; only `data.root` is taken from `settings`, where it is given."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = runs.download(training_run, "config.yaml", Path(folder))
+        if file is None:
+            raise ModelError(f"run {training_run} has no config.yaml: it is not a training run of this software")
+        tree = yaml.safe_load(file.read_text())
+    trained = config.from_tree(Experiment, tree, f"config.yaml of run {training_run}")
+    root = settings.data.root or trained.data.root
+    return replace(trained, work_dir=settings.work_dir, data=replace(trained.data, root=root))
+
+
+def postprocess(settings: Experiment, dataset: DataSet, segmenter: Segmenter, mlflow_run: Run) -> Segmenter:
+    """Tune inside an open MLflow run; returns the same network with the postprocessing chosen, logged as a model."""
+    mlflow_run.log_settings(settings)
+    validation = dataset.load(dataset.split.validation)
+    console.print(f"tuning threshold, smallest lesion and CRF on {len(validation)} validation cases")
+    maps = cached_probabilities(segmenter, validation, settings.work_path / "probabilities")
+    result = tune(maps, settings.crf_search)
+    _log(result, mlflow_run)
+    chosen = WITH_CRF if result.chosen == result.with_crf else BEST_THRESHOLD
+    console.print(f"{verdict(f'{WITH_CRF} against {BEST_THRESHOLD}, validation', result.difference)} Chosen: {chosen}.")
+    candidates = {
+        NETWORK_ALONE: result.network_only,
+        BEST_THRESHOLD: result.best_threshold,
+        WITH_CRF: result.with_crf,
+    }
+    tuned = segmenter.with_postprocessing(result.chosen, candidates, validation)
+    registry.log_model(tuned)
+    return tuned
+
+
+def cached_probabilities(segmenter: Segmenter, cases: Sequence[PreparedCase], folder: Path) -> list[CaseProbability]:
+    """The network's probability of each case, kept on disk under the weights, settings and voxels it came from."""
+    weights = hashlib.sha256(repr((segmenter.description.prediction, segmenter.description.preprocessing)).encode())
+    for value in segmenter.network.state_dict().values():
+        weights.update(value.cpu().contiguous().numpy().tobytes())
+    maps = []
+    for case in cases:
+        key = hashlib.sha256((weights.hexdigest() + "".join(case.channel_digests.values())).encode())
+        path = folder / f"{key.hexdigest()[:40]}.npy"
+        if not path.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=folder, delete=False) as temporary:
+                np.save(temporary, segmenter.probability(case))
+            Path(temporary.name).replace(path)
+        maps.append(CaseProbability(case, np.load(path, mmap_mode="r", allow_pickle=False)))
+    return maps
+
+
+def _log(result: SearchResult, mlflow_run: Run) -> None:
+    """The three validation results, the chosen numbers, and a table of all trials."""
+    mlflow_run.log_metrics(
+        {
+            **{f"validation/{name}_dice": dice for name, dice in result.mean_dice.items()},
+            "validation/crf_gain": result.difference.mean,
+            "validation/crf_gain_low": result.difference.low,
+            "validation/crf_gain_high": result.difference.high,
+            "validation/crf_gain_p": result.difference.wilcoxon_p,
+            "chosen/threshold": result.chosen.threshold,
+            "chosen/min_lesion_ml": result.chosen.min_lesion_ml,
+        }
+    )
+    mlflow_run.log_table(result.trials, "crf_search/trials.csv")
+    mlflow_run.log_table(result.case_dice.reset_index(), "crf_search/validation_dice.csv")

@@ -1,0 +1,189 @@
+"""`train`: fit a network on the training cases, choose its best epoch on the validation cases, log it all."""
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from mlproject import config, interrupts
+from mlproject.data.dataset import DataSet, open_dataset
+from mlproject.errors import ModelError
+from mlproject.evaluation.figures import loss_curves
+from mlproject.evaluation.validation import WholeVolumeDice
+from mlproject.network.architectures import build_network
+from mlproject.prediction.postprocessing import Postprocessing
+from mlproject.prediction.segmenter import ModelDescription, Segmenter, digests_of
+from mlproject.stages.console import console, training_display
+from mlproject.stages.settings import Experiment
+from mlproject.tracking import registry, runs
+from mlproject.tracking.runs import Run
+from mlproject.training import checkpoint
+from mlproject.training.fit import fit
+from mlproject.training.job import BEST, LAST, FitJob
+from mlproject.training.progress import Progress
+
+MAY_CHANGE = (
+    "work_dir",
+    "training.resume",
+    "training.devices",
+    "training.nodes",
+    "training.node_rank",
+    "training.main_address",
+    "training.accelerator",
+    "training.workers",
+    "training.threads",
+    "training.upload_every",
+    "tracking",
+    "crf_search",
+    "prediction.device",
+    "prediction.window_batch",
+)
+CURVES = {
+    "train/loss": "train_loss",
+    "train/cross_entropy": "train_cross_entropy",
+    "train/dice_loss": "train_dice_loss",
+    "train/learning_rate": "learning_rate",
+    "validation/dice": "validation_dice",
+}
+NETWORK_ALONE = "network"
+
+
+def run(settings: Experiment) -> None:
+    """The entry point `train`."""
+    if settings.training.node_rank > 0:
+        help_to_train(settings)
+        return
+    runs.connect()
+    dataset = prepare(settings)
+    run_id = runs.given_run_id(settings.training.resume)
+    run_id = training_run_of(run_id) if settings.training.resume else run_id
+    with runs.open_run(settings.tracking, "train", "train", run_id=run_id) as mlflow_run:
+        train(settings, dataset, mlflow_run, resume_with=f"train --training.resume {mlflow_run.id}")
+        console.print(f"model: runs:/{mlflow_run.id}/model")
+        console.print(f"tune its CRF next: mlflow run . --env-manager local -e postprocess -P run={mlflow_run.id}")
+
+
+def prepare(settings: Experiment) -> DataSet:
+    """Refuse what cannot work before anything starts: network against patch, every case, the split."""
+    build_network(settings.network, len(settings.data.channels), settings.patches.size)
+    dataset = open_dataset(settings.located_data, settings.preprocessing, settings.cache_path)
+    split = dataset.split
+    console.print(
+        f"{len(dataset.cases)} cases with {', '.join(settings.data.channels)}: {len(split.train)} to train, "
+        f"{len(split.validation)} to validate, {len(split.test)} to test"
+    )
+    small = [
+        case.name
+        for case in dataset.load(split.train)
+        if any(have < want for have, want in zip(case.geometry.shape, settings.patches.size, strict=True))
+    ]
+    if small:
+        console.print(
+            f"padded with zeros: {len(small)} training cases are smaller than patches.size="
+            f"{list(settings.patches.size)} on some axis ({', '.join(small[:3])}{' ...' if len(small) > 3 else ''})"
+        )
+    return dataset
+
+
+def train(settings: Experiment, dataset: DataSet, mlflow_run: Run, resume_with: str) -> Segmenter:
+    """Fit, or go on fitting, inside an open MLflow run; returns the best epoch's model, logged to the run.
+
+    Raises Interrupted, with the command to resume, where the fit was asked to stop.
+    """
+    folder = settings.run_path(mlflow_run.id)
+    _fetch_checkpoints(mlflow_run, folder)
+    mlflow_run.log_settings(settings, MAY_CHANGE)
+    located = settings.located_data
+    mlflow_run.log_dataset(Path(located.root).name, dataset.digest, located.root, dataset.split)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.yaml").write_text(config.dump(settings))
+    _follow(_job(settings, dataset, folder), mlflow_run, f"{resume_with} --config {folder / 'config.yaml'}")
+    mlflow_run.log_figure(loss_curves(runs.history(mlflow_run.id, CURVES)), "figures/loss_curves.png")
+    _upload(mlflow_run, folder)
+    segmenter = best_model(settings, dataset, folder)
+    registry.log_model(segmenter)
+    return segmenter
+
+
+def help_to_train(settings: Experiment) -> None:
+    """The part of a node other than the first: train, and leave MLflow to the first."""
+    dataset = prepare(settings)
+    for _ in fit(_job(settings, dataset, settings.run_path("helper"))):
+        pass
+
+
+def best_model(settings: Experiment, dataset: DataSet, folder: Path) -> Segmenter:
+    """The network of the epoch with the best validation Dice, with a threshold of 0.5 and no CRF."""
+    best = checkpoint.read(folder / BEST)
+    network = build_network(settings.network, len(settings.data.channels), settings.patches.size)
+    network.load_state_dict(best["weights"])
+    seen = digests_of(dataset.load([*dataset.split.train, *dataset.split.validation]))
+    description = ModelDescription(
+        channels=settings.data.channels,
+        preprocessing=settings.preprocessing,
+        network=settings.network,
+        patch_size=settings.patches.size,
+        prediction=settings.prediction,
+        postprocessing=Postprocessing(),
+        candidates={NETWORK_ALONE: Postprocessing()},
+        seen=tuple(sorted(seen)),
+    )
+    return Segmenter(description, network)
+
+
+def training_run_of(run_id: str) -> str:
+    """The training run that an id stands for: itself, or the child of the `main` run it names."""
+    if runs.find(run_id).data.tags.get(runs.STAGE_TAG) != "main":
+        return run_id
+    found = runs.child(run_id, "train")
+    if found is None:
+        raise ModelError(f"run {run_id} has not begun to train")
+    return str(found.info.run_id)
+
+
+def _job(settings: Experiment, dataset: DataSet, folder: Path) -> FitJob:
+    return FitJob(
+        training=settings.training,
+        network=settings.network,
+        loss=settings.loss,
+        patches=settings.patches,
+        channels=len(settings.data.channels),
+        training_cases=partial(dataset.load, dataset.split.train),
+        validation_cases=partial(dataset.load, dataset.split.validation),
+        validate=WholeVolumeDice(settings.patches.size, replace(settings.prediction, mirror=False)),
+        folder=folder,
+        settings=config.to_tree(settings),
+    )
+
+
+def _follow(job: FitJob, mlflow_run: Run, resume_with: str) -> None:
+    """Pull the fit to its end, showing and logging each epoch."""
+    with interrupts.graceful(), training_display() as display:
+        for event in fit(job, interrupts.requested):
+            display.show(event)
+            if isinstance(event, Progress):
+                continue
+            mlflow_run.log_points(event.points)
+            if event.stopped:
+                _upload(mlflow_run, job.folder)
+                raise interrupts.stop_now(
+                    f"stopped at step {event.step}, with a checkpoint. Go on with: python src/run.py {resume_with}"
+                )
+            if job.training.upload_every and event.number % job.training.upload_every == 0:
+                _upload(mlflow_run, job.folder)
+
+
+def _upload(mlflow_run: Run, folder: Path) -> None:
+    for name in (LAST, BEST):
+        if (folder / name).exists():
+            mlflow_run.log_file(folder / name, "checkpoints")
+
+
+def _fetch_checkpoints(mlflow_run: Run, folder: Path) -> None:
+    """Another machine's checkpoints, where this one has none of the run."""
+    if (folder / LAST).exists():
+        checkpoint.read(folder / LAST)
+        return
+    for name in (BEST, LAST):
+        found = runs.download(mlflow_run.id, f"checkpoints/{name}", folder / "download")
+        if found is not None:
+            found.replace(folder / name)

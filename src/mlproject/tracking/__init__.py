@@ -1,0 +1,1 @@
+"""What MLflow knows of us: runs, the model registry, the served model."""

@@ -1,0 +1,110 @@
+"""Which version of a registered model is the champion: the alias moves on evidence only."""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+from mlflow.exceptions import MlflowException
+from nibabel.nifti1 import Nifti1Image
+
+from mlproject.data.cases import Case
+from mlproject.data.preprocessing import PreparedCase
+from mlproject.errors import ModelError
+from mlproject.evaluation.metrics import case_metrics
+from mlproject.evaluation.statistics import PairedDifference, paired_difference
+from mlproject.prediction.segmenter import Segmenter, digests_of
+from mlproject.tracking.registry import CHAMPION, fetch, run_model
+from mlproject.tracking.served_model import BUNDLE
+
+
+@dataclass(frozen=True, eq=False)
+class Verdict:
+    """Whether a version became champion, and why.
+
+    Attributes:
+        moved: the alias points to the new version now.
+        reason: one sentence.
+        difference: Dice of the new version minus Dice of the champion, paired by case; None without a comparison.
+        table: Dice of both, a row a case.
+    """
+
+    moved: bool
+    reason: str
+    difference: PairedDifference | None = None
+    table: pd.DataFrame | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for the run's artifacts."""
+        return {
+            "moved": self.moved,
+            "reason": self.reason,
+            "difference": asdict(self.difference) if self.difference else None,
+        }
+
+
+def challenge(name: str, version: int, cases: Sequence[tuple[Case, PreparedCase]]) -> Verdict:
+    """Let a new version challenge the champion on those of the labelled cases that neither has seen.
+
+    Each runs in a process of its own, with the code logged with it. The alias moves where the lower end of
+    the 95 % bootstrap interval of the paired Dice difference is above zero; the first version becomes
+    champion at once.
+    """
+    client = mlflow.MlflowClient()
+    try:
+        champion = client.get_model_version_by_alias(name, CHAMPION)
+    except MlflowException:
+        client.set_registered_model_alias(name, CHAMPION, str(version))
+        return Verdict(moved=True, reason=f"version {version} is the first champion of {name}")
+    holder = int(champion.version)
+    if holder == version:
+        return Verdict(moved=False, reason=f"version {version} is the champion already")
+    with tempfile.TemporaryDirectory() as folder:
+        verdict = _compare(name, version, holder, cases, Path(folder))
+    if verdict.moved:
+        client.set_registered_model_alias(name, CHAMPION, str(version))
+    return verdict
+
+
+def _compare(name: str, version: int, holder: int, cases: Sequence[tuple[Case, PreparedCase]], folder: Path) -> Verdict:
+    models = {v: fetch(f"models:/{name}/{v}", folder / f"version-{v}") for v in (version, holder)}
+    loaded = {v: Segmenter.load(path / "artifacts" / BUNDLE, "cpu").description for v, path in models.items()}
+    seen = {digest for description in loaded.values() for digest in description.seen}
+    needed = {channel for description in loaded.values() for channel in description.channels}
+    unseen = [(case, p) for case, p in cases if not digests_of([p]) & seen and needed <= set(case.images)]
+    if not unseen:
+        return Verdict(
+            moved=False,
+            reason=f"version {holder} stays champion: there is no case with a label that neither it nor version "
+            f"{version} has been trained or tuned on",
+        )
+    dice = {v: _dice_of(models[v], loaded[v].channels, unseen, folder / f"answers-{v}") for v in models}
+    table = pd.DataFrame({"case": [c.name for c, _ in unseen], "champion": dice[holder], "challenger": dice[version]})
+    difference = paired_difference(np.array(dice[holder]), np.array(dice[version]))
+    moved = difference.low > 0
+    found = (
+        f"mean Dice difference {difference.mean:+.4f}, 95 % interval {difference.low:+.4f} to {difference.high:+.4f}"
+    )
+    reason = (
+        f"version {version} {'becomes champion in place of' if moved else 'does not replace'} version {holder}: "
+        f"{found}, {difference.cases} cases"
+    )
+    return Verdict(moved, reason, difference, table)
+
+
+def _dice_of(
+    model: Path, channels: Sequence[str], cases: Sequence[tuple[Case, PreparedCase]], answers: Path
+) -> list[float]:
+    requests = [{channel: case.images[channel] for channel in channels} for case, _ in cases]
+    dice = []
+    for (case, prepared), answer in zip(cases, run_model(model, requests, {}, answers), strict=True):
+        if "error" in answer:
+            raise ModelError(f"the champion's rule cannot be applied: case {case.name}: {answer['error']}")
+        mask = np.asarray(Nifti1Image.from_filename(answer["mask"]).dataobj)
+        assert prepared.native_label is not None
+        dice.append(case_metrics(prepared.native_label, mask, prepared.geometry.native_spacing_mm)["dice"])
+    return dice

@@ -1,0 +1,247 @@
+"""MLflow runs: opened, resumed, filled and closed. The only importer of MLflow's tracking calls."""
+
+import math
+import os
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import mlflow
+import pandas as pd
+import requests
+from matplotlib.figure import Figure
+from mlflow.data.pandas_dataset import from_pandas
+from mlflow.entities import Metric, Param
+from mlflow.exceptions import MlflowException
+
+from mlproject import config
+from mlproject.data.splits import Split
+from mlproject.errors import Interrupted, SettingsError, TrackingError
+from mlproject.training.progress import Point
+
+PARENT_TAG, STAGE_TAG = "mlflow.parentRunId", "stage"
+SECONDS_TO_ANSWER = 15
+
+
+@dataclass(frozen=True)
+class TrackingSettings:
+    """Where a run stands in MLflow; the server itself is MLFLOW_TRACKING_URI (default sqlite:///mlflow.db).
+
+    Attributes:
+        experiment: MLflow experiment; under `mlflow run` its --experiment-name decides instead.
+        registered_model: name in the model registry.
+        system_metrics: log CPU, memory, disk and GPU use with each run.
+    """
+
+    experiment: str = "stroke-lesion"
+    registered_model: str = "stroke-lesion"
+    system_metrics: bool = True
+
+
+def connect() -> None:
+    """Make sure that the tracking server answers, before any work is done for it.
+
+    MLflow itself would try for about four minutes. Raises TrackingError after SECONDS_TO_ANSWER.
+    """
+    uri = mlflow.get_tracking_uri()
+    if urlsplit(uri).scheme in ("http", "https"):
+        _wait_for_server(uri)
+    try:
+        mlflow.MlflowClient().search_experiments(max_results=1)
+    except MlflowException as error:
+        raise TrackingError(f"the tracking server {_public(uri)} refuses: {error.message.splitlines()[0]}") from error
+
+
+def _wait_for_server(uri: str) -> None:
+    until = time.monotonic() + SECONDS_TO_ANSWER
+    while True:
+        try:
+            requests.get(f"{uri.rstrip('/')}/health", timeout=5)
+            return
+        except requests.RequestException as error:
+            if time.monotonic() > until:
+                raise TrackingError(
+                    f"the tracking server {_public(uri)} does not answer ({type(error).__name__}): start it, or set "
+                    "MLFLOW_TRACKING_URI to one that runs"
+                ) from error
+            time.sleep(1)
+
+
+def public_uri() -> str:
+    """The tracking server's address, without a user and password that may stand in it."""
+    return _public(mlflow.get_tracking_uri())
+
+
+def _public(uri: str) -> str:
+    return uri.replace(f"{urlsplit(uri).netloc.rpartition('@')[0]}@", "") if "@" in urlsplit(uri).netloc else uri
+
+
+class Run:
+    """An open MLflow run."""
+
+    def __init__(self, active: mlflow.ActiveRun) -> None:
+        self.id: str = active.info.run_id
+        self.experiment_id: str = active.info.experiment_id
+        self.client = mlflow.MlflowClient()
+
+    def log_settings(self, settings: Any, may_change: Sequence[str] = ()) -> None:
+        """Every setting as a parameter `cfg.<dotted name>`, and all of them as config.yaml.
+
+        Raises SettingsError where the run, being resumed, was made with other settings, except for those
+        whose names begin with one of `may_change`.
+        """
+        flat = {f"cfg.{name}": str(value) for name, value in config.flatten(config.to_tree(settings)).items()}
+        known = self.client.get_run(self.id).data.params
+        changed = {n: v for n, v in flat.items() if n in known and known[n] != v}
+        refused = {n: v for n, v in changed.items() if not n.removeprefix("cfg.").startswith(tuple(may_change))}
+        if refused:
+            differences = ", ".join(f"{n.removeprefix('cfg.')}: {known[n]} then, {v} now" for n, v in refused.items())
+            raise SettingsError(
+                f"run {self.id} cannot go on with other settings ({differences}): give the same ones, or begin a run"
+            )
+        new = [Param(name, value) for name, value in flat.items() if name not in known]
+        for start in range(0, len(new), 100):
+            self.client.log_batch(self.id, params=new[start : start + 100])
+        self.client.log_text(self.id, config.dump(settings), "config.yaml")
+
+    def log_points(self, points: Sequence[Point]) -> None:
+        """Metrics with the step and time at which they were measured; what MLflow has already, it keeps once."""
+        metrics = [
+            Metric(name, value, point.timestamp_ms, point.step)
+            for point in points
+            for name, value in point.metrics.items()
+        ]
+        for start in range(0, len(metrics), 1000):
+            self.client.log_batch(self.id, metrics=metrics[start : start + 1000])
+
+    def log_metrics(self, metrics: Mapping[str, float]) -> None:
+        """Results of the run as a whole; an undefined one (NaN) is not logged."""
+        defined = {name: value for name, value in metrics.items() if not math.isnan(value)}
+        self.log_points([Point(0, time.time_ns() // 1_000_000, defined)])
+
+    def log_dataset(self, name: str, digest: str, root: str, split: Split) -> None:
+        """The data set with its digest as an MLflow input, and which case is in which part as split.csv."""
+        table = pd.DataFrame(split.to_rows(), columns=["case", "split"])
+        with warnings.catch_warnings():  # MLflow has two kinds of local source and wonders which
+            warnings.simplefilter("ignore")
+            dataset = from_pandas(table, source=root, name=name, digest=digest)
+        mlflow.log_input(dataset, context="training, validation, test")
+        self.client.log_text(self.id, table.to_csv(index=False), "split.csv")
+
+    def log_figure(self, figure: Figure, file: str) -> None:
+        """A matplotlib figure as an artifact."""
+        self.client.log_figure(self.id, figure, file)
+
+    def log_folder(self, folder: Path, to: str) -> None:
+        """Every file of a folder as artifacts under `to`."""
+        self.client.log_artifacts(self.id, str(folder), to)
+
+    def log_file(self, path: Path, to: str) -> None:
+        """One file as an artifact under `to`."""
+        self.client.log_artifact(self.id, str(path), to)
+
+    def log_table(self, table: pd.DataFrame, file: str) -> None:
+        """A table as CSV."""
+        self.client.log_text(self.id, table.to_csv(index=False), file)
+
+    def log_text(self, text: str, file: str) -> None:
+        """A text as an artifact."""
+        self.client.log_text(self.id, text, file)
+
+    def tag(self, **tags: str) -> None:
+        """Set tags; dots in MLflow's own names are written as double underscores."""
+        for name, value in tags.items():
+            self.client.set_tag(self.id, name.replace("__", "."), value)
+
+
+@contextmanager
+def open_run(
+    settings: TrackingSettings, name: str, stage: str, *, run_id: str = "", parent: Run | None = None
+) -> Iterator[Run]:
+    """An MLflow run, new or (by `run_id`) gone on with, closed as what it came to: FINISHED, FAILED or KILLED."""
+    where: dict[str, Any] = {"log_system_metrics": settings.system_metrics, "nested": parent is not None}
+    if run_id:
+        where["run_id"] = run_id
+    else:
+        where |= {"run_name": name, "experiment_id": parent.experiment_id if parent else _experiment(settings)}
+    try:
+        active = mlflow.start_run(**where)
+    except MlflowException as error:
+        raise TrackingError(f"run {run_id or name} cannot be opened: {error.message.splitlines()[0]}") from error
+    run = Run(active)
+    run.tag(**{STAGE_TAG: stage})
+    try:
+        yield run
+    except (Interrupted, KeyboardInterrupt):
+        mlflow.end_run("KILLED")
+        raise
+    except BaseException as error:
+        run.tag(failure=str(error)[:5000] or type(error).__name__)
+        mlflow.end_run("FAILED")
+        raise
+    mlflow.end_run("FINISHED")
+
+
+def _experiment(settings: TrackingSettings) -> str:
+    under_mlflow_run = os.environ.get("MLFLOW_EXPERIMENT_ID")
+    return under_mlflow_run or str(mlflow.set_experiment(settings.experiment).experiment_id)
+
+
+def given_run_id(resume: str) -> str:
+    """The run to work in: the one to resume, else the one that `mlflow run` has opened, else none ("").
+
+    Takes MLFLOW_RUN_ID out of the environment, lest a nested run takes it for its own.
+    """
+    opened = os.environ.pop("MLFLOW_RUN_ID", "")
+    if opened and resume and opened != resume:
+        client = mlflow.MlflowClient()
+        client.set_tag(opened, "resumed", resume)
+        client.set_tag(opened, "mlflow.note.content", f"Went on in run {resume} (training.resume).")
+    return resume or opened
+
+
+def child(parent_id: str, stage: str) -> mlflow.entities.Run | None:
+    """The newest run of a stage under a parent run."""
+    client = mlflow.MlflowClient()
+    found = client.search_runs(
+        [client.get_run(parent_id).info.experiment_id],
+        f"tags.`{PARENT_TAG}` = '{parent_id}' and tags.{STAGE_TAG} = '{stage}'",
+        max_results=1,
+    )
+    return found[0] if found else None
+
+
+def find(run_id: str) -> mlflow.entities.Run:
+    """A run by its id. Raises TrackingError where there is none."""
+    try:
+        return mlflow.MlflowClient().get_run(run_id)
+    except MlflowException as error:
+        raise TrackingError(
+            f"no run {run_id!r} on {public_uri()}: copy the id from the MLflow UI, or set "
+            "MLFLOW_TRACKING_URI to the server that has it"
+        ) from error
+
+
+def download(run_id: str, artifact: str, folder: Path) -> Path | None:
+    """An artifact of a run, downloaded into `folder`; None where the run has none of that name."""
+    client = mlflow.MlflowClient()
+    parent = artifact.rpartition("/")[0]
+    if artifact not in {entry.path for entry in client.list_artifacts(run_id, parent or None)}:
+        return None
+    folder.mkdir(parents=True, exist_ok=True)
+    return Path(client.download_artifacts(run_id, artifact, str(folder)))
+
+
+def history(run_id: str, columns: Mapping[str, str]) -> pd.DataFrame:
+    """Curves of a run as one table: `step`, and for each metric the column named for it, NaN where not measured."""
+    client = mlflow.MlflowClient()
+    curves = {
+        column: pd.Series({p.step: p.value for p in client.get_metric_history(run_id, metric)}, dtype=float)
+        for metric, column in columns.items()
+    }
+    return pd.DataFrame(curves).rename_axis("step").reset_index()

@@ -1,0 +1,148 @@
+"""The model as MLflow logs it and `mlflow models serve` runs it: code, not a pickle.
+
+A request has one row a case and one column a channel: the image as base64 of a .nii.gz or .nii file. The
+answer has one row a case: the mask as base64 of a .nii.gz on the image's own grid, and what was measured
+on it. Whatever is wrong with a request is answered with status 400 and one line. Nothing but the request
+is read: no path, no address.
+"""
+
+import base64
+import binascii
+import logging
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature, set_model
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
+from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
+
+from mlproject.data.cases import Case
+from mlproject.data.volumes import read_volume
+from mlproject.data.writing import write_like
+from mlproject.errors import UserError
+from mlproject.prediction.segmenter import Segmenter
+
+BUNDLE = "model"
+DEVICE_VARIABLE = "STROKE_LESION_DEVICE"
+GZIP_MAGIC = b"\x1f\x8b"
+
+
+def signature(channels: tuple[str, ...]) -> ModelSignature:
+    """What a request and an answer consist of, for a model with these image channels."""
+    return ModelSignature(
+        inputs=Schema([ColSpec("string", channel) for channel in channels]),
+        outputs=Schema(
+            [
+                ColSpec("string", "mask"),
+                ColSpec("double", "lesion_volume_ml"),
+                ColSpec("long", "lesion_count"),
+                ColSpec("string", "model_version"),
+                ColSpec("string", "probability", required=False),
+            ]
+        ),
+        params=ParamSchema(
+            [
+                ParamSpec("threshold", "double", None),
+                ParamSpec("crf", "boolean", True),
+                ParamSpec("return_probability", "boolean", False),
+            ]
+        ),
+    )
+
+
+class StrokeLesionModel(PythonModel):
+    """Preprocessing, network, CRF and threshold behind MLflow's pyfunc interface."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Load the network once, onto the device of the environment variable or else of the model's setting."""
+        folder = Path(context.artifacts[BUNDLE])
+        self.segmenter = Segmenter.load(folder, os.environ.get(DEVICE_VARIABLE))
+        self.version = _version(folder.parents[1])
+
+    def predict(
+        self, context: PythonModelContext, model_input: pd.DataFrame, params: Mapping[str, Any] | None = None
+    ) -> pd.DataFrame:
+        """Segment each row; `params`: threshold in (0, 1) (null: the tuned one), crf, return_probability."""
+        try:
+            return self._predict(model_input, params or {})
+        except MlflowException:
+            raise
+        except UserError as error:
+            raise MlflowException.invalid_parameter_value(str(error)) from None
+        except Exception as error:
+            logging.getLogger(__name__).exception("a request failed")
+            raise MlflowException(f"the model failed on this request ({type(error).__name__})") from None
+
+    def _predict(self, table: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFrame:
+        postprocessing = self.segmenter.description.postprocessing
+        threshold = params.get("threshold")
+        if threshold is not None:
+            if not 0 < threshold < 1:
+                raise MlflowException.invalid_parameter_value(
+                    f"threshold must lie between 0 and 1, both excluded, got {threshold}"
+                )
+            postprocessing = replace(postprocessing, threshold=threshold)
+        if not params.get("crf", True):
+            postprocessing = replace(postprocessing, crf=None)
+        with_probability = bool(params.get("return_probability"))
+        rows = []
+        for number, row in enumerate(table.to_dict("records"), start=1):
+            with tempfile.TemporaryDirectory() as folder:
+                images = {
+                    channel: _decoded(row.get(channel), Path(folder), channel, number)
+                    for channel in self.segmenter.description.channels
+                }
+                volume = read_volume(Case(f"row {number}", images, None, f"row {number}"), labelled=False)
+                found = self.segmenter.segment(volume, postprocessing)
+                reference = next(iter(images.values()))
+                rows.append(
+                    {
+                        "mask": _encoded(found.mask, reference),
+                        "lesion_volume_ml": found.lesion_ml,
+                        "lesion_count": found.lesion_count,
+                        "model_version": self.version,
+                        **({"probability": _encoded(found.probability, reference)} if with_probability else {}),
+                    }
+                )
+        return pd.DataFrame(rows)
+
+
+def _decoded(text: Any, folder: Path, channel: str, row: int) -> Path:
+    """The file that a base64 text stands for, written where only this request sees it."""
+    where = f"row {row}, channel {channel!r}"
+    if not isinstance(text, str) or not text:
+        raise MlflowException.invalid_parameter_value(f"{where}: no image; send base64 of a .nii.gz or .nii file")
+    try:
+        content = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise MlflowException.invalid_parameter_value(f"{where}: not valid base64") from None
+    path = folder / f"{channel}.nii{'.gz' if content.startswith(GZIP_MAGIC) else ''}"
+    path.write_bytes(content)
+    return path
+
+
+def _encoded(values: np.ndarray, reference: Path) -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "answer.nii.gz"
+        write_like(values, reference, path)
+        return base64.b64encode(path.read_bytes()).decode()
+
+
+def _version(folder: Path) -> str:
+    """`name/number` of a model that came from the registry, else the id under which MLflow logged it."""
+    registered = folder / "registered_model_meta"
+    if registered.exists():
+        names = yaml.safe_load(registered.read_text())
+        return f"{names['model_name']}/{names['model_version']}"
+    return str(yaml.safe_load((folder / "MLmodel").read_text()).get("model_id"))
+
+
+set_model(StrokeLesionModel())

@@ -1,0 +1,1 @@
+"""The optimisation loop, its checkpoints and its worker processes."""

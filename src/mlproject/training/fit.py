@@ -1,0 +1,29 @@
+"""The one way to train: a generator, for one process or many."""
+
+from collections.abc import Callable, Iterator
+
+from lightning_fabric import Fabric
+
+from mlproject.training.job import FitJob
+from mlproject.training.loop import Trainer
+from mlproject.training.processes import fit_in_processes
+from mlproject.training.progress import Epoch, Progress
+
+
+def fit(job: FitJob, stop: Callable[[], bool] = lambda: False) -> Iterator[Progress | Epoch]:
+    """Train, and yield what happens: Progress every `training.log_every` steps, and each Epoch as it ends.
+
+    Who pulls decides: closing the generator ends training at once, `stop` answering True ends it after the
+    present step with a checkpoint and an Epoch whose `stopped` is set. A checkpoint LAST in `job.folder` is
+    resumed; its last epoch is yielded once more first, so that a caller who died before logging it loses
+    nothing. On a CPU with a budget in steps and the same threads and processes, the weights are those of a
+    run that was never stopped, to the bit.
+
+    Raises TrainingError where the loss is not finite or a worker process fails.
+    """
+    if job.training.processes > 1:
+        yield from fit_in_processes(job, stop)
+        return
+    fabric = Fabric(accelerator=job.training.accelerator, devices=1, precision=job.training.precision)
+    fabric.launch()
+    yield from Trainer(job, fabric).run(stop)

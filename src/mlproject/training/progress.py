@@ -1,0 +1,63 @@
+"""What a fit tells its caller: small frozen values that travel between processes."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Point:
+    """Metrics of one step, with the time at which they were measured (sent twice, MLflow stores them once).
+
+    Attributes:
+        step: optimizer steps done.
+        timestamp_ms: milliseconds since 1970.
+        metrics: metric name to value.
+    """
+
+    step: int
+    timestamp_ms: int
+    metrics: dict[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for the checkpoint."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A sign of life between two epochs.
+
+    Attributes:
+        step: optimizer steps done.
+        share: of the budget used up, 0 to 1.
+        loss: mean over the last few steps.
+        patches_per_second: over the same steps, all processes together.
+        seconds_left: estimated from this process's own pace.
+    """
+
+    step: int
+    share: float
+    loss: float
+    patches_per_second: float
+    seconds_left: float
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One epoch, or what of it the budget or a stop allowed; its checkpoint is on disk.
+
+    Attributes:
+        number: counted from 1.
+        step: optimizer steps done.
+        points: of the training curve since the last epoch, then of the validation where there was one.
+        validation_dice: mean over the validation cases, None where this epoch was not validated.
+        improved: the validation Dice is the best so far, and the best checkpoint was written.
+        stopped: training ends here because it was asked to, with the budget not used up.
+    """
+
+    number: int
+    step: int
+    points: tuple[Point, ...]
+    validation_dice: float | None
+    improved: bool
+    stopped: bool

@@ -1,0 +1,11 @@
+"""`python src/run.py STAGE --config FILE --a.b value`: works from any folder, with nothing installed but conda.yaml."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from mlproject.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,33 @@
+"""What tests of several folders share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Set before numpy and torch are imported: several threads only slow tiny volumes down.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["MPLBACKEND"] = "Agg"
+for variable in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID"):
+    os.environ.pop(variable, None)  # no test writes to a developer's own server
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def tiny_isles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set in the ISLES-2022 layout: 6 synthetic cases on small grids, the fifth without a lesion."""
+    from mlproject.data.synthetic import write_dataset  # only now: it imports numpy
+
+    folder = tmp_path_factory.mktemp("data") / "tiny"
+    write_dataset(folder, cases=6, shape=(24, 28, 20))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def lesion_data() -> Path:
+    """The folder of real scans; the test is skipped where it is missing."""
+    folder = Path(os.environ.get("LESION_DATA", PROJECT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real scans in {folder}; set LESION_DATA to their folder")
+    return folder

@@ -1,0 +1,174 @@
+import logging
+from pathlib import Path
+
+import pytest
+
+from mlproject.data.cases import Case, DataSettings, SplitName
+from mlproject.data.splits import PARTS, Split, make_split
+from mlproject.errors import DataError
+
+
+def case(name: str, patient: str | None = None, split: SplitName | None = None) -> Case:
+    return Case(name, {}, None, patient or name, split)
+
+
+def cohort(volumes: list[float]) -> tuple[list[Case], dict[str, float]]:
+    cases = [case(f"c{number:02d}") for number in range(len(volumes))]
+    return cases, {case.name: volume for case, volume in zip(cases, volumes, strict=True)}
+
+
+def sizes(split: Split) -> tuple[int, int, int]:
+    return len(split.train), len(split.validation), len(split.test)
+
+
+VOLUMES = [0.0, 0.0, 0.0, *(1.3**n for n in range(37))]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_every_part_gets_small_large_and_no_lesions(seed: int) -> None:
+    cases, lesion_ml = cohort(VOLUMES)
+    split = make_split(cases, lesion_ml, DataSettings(split_seed=seed))
+    assert sizes(split) == (25, 7, 8)
+    assert sorted(split.train + split.validation + split.test) == [case.name for case in cases]
+    for part in PARTS:
+        volumes = sorted(lesion_ml[name] for name in getattr(split, part))
+        assert volumes[0] == 0
+        assert volumes[1] < 1.3**10
+        assert volumes[-1] > 1.3**27
+
+
+def test_a_split_follows_from_its_seed_not_from_the_order_of_cases() -> None:
+    cases, lesion_ml = cohort(VOLUMES)
+    splits = [make_split(order, lesion_ml, DataSettings()) for order in (cases, cases[::-1])]
+    assert splits[0] == splits[1]
+    assert splits[0] != make_split(cases, lesion_ml, DataSettings(split_seed=1))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_all_cases_of_a_patient_go_to_one_part(seed: int) -> None:
+    cases = [case(f"c{n:02d}", patient=f"p{n // 3}") for n in range(30)]
+    split = make_split(cases, {c.name: float(c.name[1:]) for c in cases}, DataSettings(split_seed=seed))
+    patients = [{name_to_patient(name) for name in getattr(split, part)} for part in PARTS]
+    assert sum(map(len, patients)) == len(set.union(*patients)) == 10
+    assert sizes(split) == (18, 6, 6)
+
+
+def name_to_patient(name: str) -> int:
+    return int(name[1:]) // 3
+
+
+@pytest.mark.parametrize(
+    ("volumes", "shares", "expected"),
+    [
+        ([1, 2, 3], (0.15, 0.2), (1, 1, 1)),
+        ([1, 2, 3, 4], (0.45, 0.45), (1, 1, 2)),
+        ([1, 2, 0], (0.15, 0.2), None),  # nobody is left to test on
+        ([1, 2, 0, 0, 0], (0.15, 0.2), (2, 2, 1)),
+        ([1, 0, 0, 0, 0], (0.15, 0.2), None),  # no lesion to validate on
+        ([0, 0, 0, 0, 0], (0.15, 0.2), None),
+        ([float("nan")] * 5, (0.15, 0.2), None),
+    ],
+)
+def test_few_cases(volumes: list[float], shares: tuple[float, float], expected: tuple[int, int, int] | None) -> None:
+    cases, lesion_ml = cohort(volumes)
+    settings = DataSettings(validation_share=shares[0], test_share=shares[1])
+    if expected is None:
+        with pytest.raises(DataError, match=r"data\.validation_share"):
+            make_split(cases, lesion_ml, settings)
+    else:
+        assert sizes(make_split(cases, lesion_ml, settings)) == expected
+
+
+def test_a_test_part_without_a_lesion_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    cases, lesion_ml = cohort([1, 2, 0, 0, 0])
+    make_split(cases, lesion_ml, DataSettings())
+    assert "No case of the test part has a lesion" in caplog.text
+
+
+def test_the_cases_own_split_is_taken_over() -> None:
+    cases = [case("a", split="test"), case("b", split="train"), case("c", split="validation")]
+    split = make_split(cases, dict.fromkeys("abc", 1.0), DataSettings())
+    assert split == Split(train=("b",), validation=("c",), test=("a",))
+    assert split.to_rows() == [("b", "train"), ("c", "validation"), ("a", "test")]
+
+
+def test_a_split_of_only_some_cases_is_refused() -> None:
+    cases = [case("a", split="test"), case("b", split="train"), case("c", split="validation"), case("d")]
+    with pytest.raises(DataError, match="no split for d"):
+        make_split(cases, dict.fromkeys("abcd", 1.0), DataSettings())
+
+
+def test_a_divided_patient_is_refused() -> None:
+    cases = [
+        case("a", "p", "train"),
+        case("b", "p", "test"),
+        case("c", "q", "validation"),
+        case("d", "q", "train"),
+    ]
+    with pytest.raises(DataError, match=r"patient p: a in train, b in test\n.*patient q"):
+        make_split(cases, dict.fromkeys("abcd", 1.0), DataSettings())
+
+
+@pytest.mark.parametrize(
+    ("parts", "volumes", "said"),
+    [
+        (("train", "train", "test"), (1, 1, 1), "the validation part of the split is empty"),
+        (("train", "validation", "train"), (1, 1, 1), "the test part of the split is empty"),
+        (("train", "validation", "test"), (0, 1, 1), r"the train part of the split holds no lesion \(a\)"),
+        (
+            ("train", "validation", "test"),
+            (1, 0, 1),
+            r"the validation part of the split holds no lesion \(b\)",
+        ),
+    ],
+)
+def test_given_parts_without_cases_or_lesions_are_refused(
+    parts: tuple[SplitName, ...], volumes: tuple[float, ...], said: str
+) -> None:
+    cases = [case(name, split=part) for name, part in zip("abc", parts, strict=True)]
+    with pytest.raises(DataError, match=said):
+        make_split(cases, dict(zip("abc", volumes, strict=True)), DataSettings())
+
+
+def from_file(path: Path, rows: list[str]) -> Split:
+    path.write_text("\n".join(["case,split", *rows]))
+    cases = [case("a", split="test"), case("b"), case("c")]  # the file overrides the cases' own
+    return make_split(cases, dict.fromkeys("abc", 1.0), DataSettings(split_file=str(path)))
+
+
+def test_a_split_file_is_followed_and_can_be_written_back(tmp_path: Path) -> None:
+    split = from_file(tmp_path / "split.csv", ["c,test", "a,train", "b,validation"])
+    assert split == Split(("a",), ("b",), ("c",))
+    assert from_file(tmp_path / "again.csv", [",".join(row) for row in split.to_rows()]) == split
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (["a,train", "b,validation"], "case c of the data set is not in the file"),
+        (["a,train", "b,validation", "c,test", "d,test"], "line 5: the data set has no case 'd'"),
+        (["a,train", "b,val", "c,test"], "line 3: split is 'val', not one of train, validation, test"),
+        (["a,train", "b,validation", "c,test", "a,train"], "line 5: a is in train already"),
+        ([], "no row below the header"),
+    ],
+)
+def test_a_wrong_split_file_is_refused(tmp_path: Path, rows: list[str], said: str) -> None:
+    with pytest.raises(DataError, match=said) as caught:
+        from_file(tmp_path / "split.csv", rows)
+    assert str(tmp_path / "split.csv") in str(caught.value)
+
+
+def test_a_missing_split_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=f"{tmp_path}/no.csv does not exist"):
+        make_split([case("a")], {"a": 1.0}, DataSettings(split_file="no.csv"))
+
+
+def test_only_a_split_file_may_put_a_case_into_several_parts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "split.csv"
+    file.write_text("case,split\na,train\na,validation\na,test\n")
+    with caplog.at_level(logging.WARNING):
+        split = make_split([case("a")], {"a": 1.0}, DataSettings(split_file=str(file)))
+    assert split == Split(("a",), ("a",), ("a",))
+    assert "puts a into several parts" in caplog.text
+    assert "no estimate" in caplog.text

@@ -1,0 +1,167 @@
+"""What a user relies on: a fit that was stopped, killed or spread over processes is the same fit."""
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import tiny
+from mlproject.data.preprocessing import PreparedCase
+from mlproject.errors import TrainingError
+from mlproject.training import checkpoint
+from mlproject.training.fit import fit
+from mlproject.training.job import BEST, LAST, FitJob
+from mlproject.training.progress import Epoch, Progress
+
+
+def epochs(job: FitJob, stop_after: int | None = None) -> list[Epoch]:
+    """Pull a fit to its end, asking it to stop once it has reported `stop_after` steps."""
+    seen, reached = [], [0]
+    for event in fit(job, lambda: stop_after is not None and reached[0] >= stop_after):
+        reached[0] = event.step
+        if isinstance(event, Epoch):
+            seen.append(event)
+    return seen
+
+
+def weights(folder: Path, name: str = LAST) -> dict[str, torch.Tensor]:
+    return dict(checkpoint.read(folder / name)["network" if name == LAST else "weights"])
+
+
+def assert_equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_epochs_points_and_checkpoints(tmp_path: Path) -> None:
+    first, second = epochs(tiny.job(tmp_path))
+    assert (first.number, first.step, second.number, second.step) == (1, 6, 2, 12)
+    assert not first.stopped and not second.stopped and first.improved
+    assert [point.step for point in first.points] == [2, 4, 6, 6]
+    assert set(first.points[0].metrics) == {
+        "train/loss", "train/cross_entropy", "train/dice_loss", "train/learning_rate", "train/patches_per_second",
+    }  # fmt: skip
+    assert first.points[-1].metrics == {"validation/dice": first.validation_dice}
+    best = checkpoint.read(tmp_path / BEST)
+    assert best["validation_dice"] == max(first.validation_dice or 0, second.validation_dice or 0)
+    assert best["settings"] == {"made": "by a test"}
+
+
+def test_it_learns(tmp_path: Path) -> None:
+    points = [p for epoch in epochs(tiny.job(tmp_path, steps=60, learning_rate=1e-2)) for p in epoch.points]
+    losses = [point.metrics["train/loss"] for point in points if "train/loss" in point.metrics]
+    assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
+
+
+@pytest.mark.parametrize("stop_after", [2, 6, 8])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_stopped_and_resumed_is_never_stopped(tmp_path: Path, stop_after: int, workers: int) -> None:
+    whole = epochs(tiny.job(tmp_path / "whole", average=0.9))
+    job = tiny.job(tmp_path / "parts", average=0.9, workers=workers)
+    stopped = epochs(job, stop_after)
+    assert stopped[-1].stopped and stop_after <= stopped[-1].step < 12
+    resumed = epochs(job)
+    for name in (LAST, BEST):
+        assert_equal(weights(tmp_path / "whole", name), weights(tmp_path / "parts", name))
+    # Every point of the curve is there, once (repeated ones with the same time: MLflow stores them once).
+    points = {(p.step, p.timestamp_ms, tuple(p.metrics)) for e in [*stopped, *resumed] for p in e.points}
+    assert sorted((step, names) for step, _, names in points) == sorted(
+        (p.step, tuple(p.metrics)) for e in whole for p in e.points
+    )
+    assert resumed[-1].validation_dice == whole[-1].validation_dice
+
+
+def test_finished_fit_is_not_trained_on(tmp_path: Path) -> None:
+    epochs(tiny.job(tmp_path))
+    before = (tmp_path / LAST).read_bytes()
+    again = epochs(tiny.job(tmp_path))
+    assert [(epoch.number, epoch.step) for epoch in again] == [(2, 12)]
+    assert (tmp_path / LAST).read_bytes() == before
+
+
+def _train_and_die(job: FitJob) -> None:
+    for event in fit(job):
+        if isinstance(event, Progress) and event.step == 10:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_killed_and_resumed_is_never_killed(tmp_path: Path) -> None:
+    epochs(tiny.job(tmp_path / "whole"))
+    job = tiny.job(tmp_path / "parts")
+    process = multiprocessing.get_context("spawn").Process(target=_train_and_die, args=(job,))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert checkpoint.read(tmp_path / "parts" / LAST)["step"] == 6
+    first = epochs(job)[0]
+    assert (first.number, first.step) == (1, 6)  # told again: its caller may have died before logging it
+    assert_equal(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+
+
+def test_budget_in_epochs_and_in_minutes(tmp_path: Path) -> None:
+    assert [e.step for e in epochs(tiny.job(tmp_path / "e", steps=None, epochs=3))] == [6, 12, 18]
+    minutes = epochs(tiny.job(tmp_path / "m", steps=None, minutes=0.005))
+    assert minutes[-1].validation_dice is not None
+    assert checkpoint.read(tmp_path / "m" / LAST)["seconds"] >= 0.3
+
+
+def cases_with_a_huge_voxel() -> list[PreparedCase]:
+    broken = tiny.training_cases()
+    broken[1].image[:] = np.inf
+    return broken
+
+
+def test_non_finite_loss_stops_before_the_step(tmp_path: Path) -> None:
+    job = replace(tiny.job(tmp_path), training_cases=cases_with_a_huge_voxel)
+    with pytest.raises(
+        TrainingError, match=r"not finite at step \d+ \(cases in the batch: .*case-2.*training\.learning"
+    ):
+        list(fit(job))
+    state = tmp_path / LAST
+    assert not state.exists() or all(torch.isfinite(w).all() for w in weights(tmp_path).values())
+
+
+def test_two_processes_train_like_one(tmp_path: Path) -> None:
+    """The same global batch gives the same weights, up to the order of sums; the epochs come from one parent."""
+    one = epochs(tiny.job(tmp_path / "one"))
+    two = epochs(tiny.job(tmp_path / "two", devices=2))
+    for name, value in weights(tmp_path / "one").items():
+        torch.testing.assert_close(weights(tmp_path / "two")[name], value, rtol=1e-3, atol=1e-4)
+    assert [e.step for e in two] == [e.step for e in one]
+    assert two[-1].validation_dice == pytest.approx(one[-1].validation_dice, abs=1e-3)
+    for a, b in zip(one[0].points, two[0].points, strict=True):
+        assert a.step == b.step and a.metrics.keys() == b.metrics.keys()
+        assert a.metrics.get("train/loss", 0.0) == pytest.approx(b.metrics.get("train/loss", 0.0), rel=1e-3)
+
+
+def test_two_processes_stop_and_resume(tmp_path: Path) -> None:
+    stopped = epochs(tiny.job(tmp_path, devices=2, steps=60), stop_after=4)
+    assert stopped[-1].stopped
+    at = checkpoint.read(tmp_path / LAST)["step"]
+    assert 4 <= at < 60
+    assert epochs(tiny.job(tmp_path, devices=1, steps=60))[-1].step == 60
+
+
+def dies(*_: object) -> float:
+    if os.environ.get("RANK") == "1":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return 0.5
+
+
+def test_a_worker_that_dies_ends_the_fit(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"process 1 died \(signal SIGKILL\).*resume"):
+        list(fit(replace(tiny.job(tmp_path, devices=2), validate=dies)))
+    assert not multiprocessing.active_children()
+
+
+def test_closing_the_generator_ends_the_workers(tmp_path: Path) -> None:
+    events: Iterator[Progress | Epoch] = fit(tiny.job(tmp_path, devices=2, steps=1000))
+    next(events)
+    events.close()  # type: ignore[attr-defined]
+    assert not multiprocessing.active_children()

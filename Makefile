@@ -32,7 +32,7 @@ lint: $(VENV)/development  ## style, types, and that imports point one way
 	ruff check .
 	ruff format --check .
 	mypy
-	lint-imports
+	PYTHONPATH=src lint-imports
 
 test: $(VENV)/development  ## the whole suite
 	python -m pytest

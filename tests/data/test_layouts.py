@@ -83,6 +83,7 @@ def test_isles_refuses_two_files_for_a_channel(tmp_path: Path) -> None:
     assert "2 files match dwi" in text
     assert str(tmp_path / FLAT[0]) in text
     assert "2 files match label" in text
+    assert "2 files match label" in message(tmp_path, labelled=False)
 
 
 def test_isles_without_a_case_says_what_it_expects(tmp_path: Path) -> None:
@@ -174,7 +175,7 @@ def row(name: str, *more: str) -> str:
 def test_table_reads_paths_split_and_patient(table: Path) -> None:
     absolute = table.parent / "b_dwi.nrrd"
     second = row("b", "test", "p2").replace("b_dwi.nrrd", str(absolute))
-    lines = ["\ufeffCase, DWI,adc,label,split,patient", row("a", "train", "p1"), "", second, ",,,,,"]
+    lines = ["\ufeffCase, DWI,adc,label,split,patient", second, "", row("a", "train", "p1"), ",,,,,"]
     table.write_text("\n".join(lines), encoding="utf-8")
     found = find_cases(DataSettings(layout="table", root=str(table)))
     assert [(case.name, case.patient, case.split) for case in found] == [

@@ -64,6 +64,7 @@ def name_to_patient(name: str) -> int:
         ([1, 2, 3, 4], (0.45, 0.45), (1, 1, 2)),
         ([1, 2, 0], (0.15, 0.2), None),  # nobody is left to test on
         ([1, 2, 0, 0, 0], (0.15, 0.2), (2, 2, 1)),
+        ([1, 2, 3, float("nan"), float("nan"), float("nan")], (0.15, 0.2), (2, 2, 2)),  # no label: no lesion
         ([1, 0, 0, 0, 0], (0.15, 0.2), None),  # no lesion to validate on
         ([0, 0, 0, 0, 0], (0.15, 0.2), None),
         ([float("nan")] * 5, (0.15, 0.2), None),

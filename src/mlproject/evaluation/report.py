@@ -56,29 +56,24 @@ def write_report(
     if chosen not in tables:
         raise ValueError(f"chosen={chosen!r} is not one of the variants: {', '.join(tables)}")
     folder.mkdir(parents=True, exist_ok=True)
-    per_case = pd.concat(tables, names=["variant", "row"]).reset_index("variant")
-    per_case.to_csv(folder / "per_case.csv", index=False)
-    summary = pd.concat(
-        {(group, variant): table for group, variants in summaries.items() for variant, table in variants.items()},
-        names=["group", "variant"],
-    ).reset_index()
-    summary.to_csv(folder / "summary.csv", index=False)
-    numbers = {
-        "title": title,
-        "facts": dict(facts),
-        "chosen": chosen,
-        "summaries": {
-            group: {variant: table.to_dict("index") for variant, table in variants.items()}
-            for group, variants in summaries.items()
+    _write_csv(folder, tables, summaries)
+    _write_json(
+        folder / "summary.json",
+        {
+            "title": title,
+            "facts": dict(facts),
+            "chosen": chosen,
+            "summaries": {
+                group: {variant: table.to_dict("index") for variant, table in variants.items()}
+                for group, variants in summaries.items()
+            },
+            "differences": {
+                name: asdict(difference) | {"significant": difference.significant}
+                for name, difference in differences.items()
+            },
+            "notes": list(notes),
         },
-        "differences": {
-            name: asdict(difference) | {"significant": difference.significant}
-            for name, difference in differences.items()
-        },
-        "notes": list(notes),
-    }
-    text = json.dumps(_nan_as_none(numbers), indent=2, ensure_ascii=False, allow_nan=False)
-    (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
+    )
     page = folder / "report.html"
     page.write_text(
         PAGE.substitute(
@@ -97,6 +92,25 @@ def write_report(
         encoding="utf-8",
     )
     return page
+
+
+def _write_csv(folder: Path, tables: Mapping[str, pd.DataFrame], summaries: Summaries) -> None:
+    per_case = pd.concat(tables, names=["variant", "row"]).reset_index("variant")
+    per_case.to_csv(folder / "per_case.csv", index=False)
+    groups = {group: pd.concat(variants, names=["variant"]) for group, variants in summaries.items()}
+    pd.concat(groups, names=["group"]).to_csv(folder / "summary.csv")
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    """Strict JSON: null where a number is undefined."""
+    text = json.dumps(_nan_as_none(content), indent=2, ensure_ascii=False, allow_nan=False)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def _nan_as_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _nan_as_none(item) for key, item in value.items()}
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def verdict(name: str, difference: PairedDifference) -> str:
@@ -159,13 +173,6 @@ def _number(value: float, metric: Metric) -> str:
 def _mean_and_interval(summary: pd.DataFrame, metric: Metric) -> tuple[str, str]:
     row = summary.to_dict("index")[metric.name]
     return _number(row["mean"], metric), f"({_number(row['low'], metric)} to {_number(row['high'], metric)})"
-
-
-def _nan_as_none(value: Any) -> Any:
-    """The same nested dictionaries and lists with None for NaN, which JSON cannot say."""
-    if isinstance(value, dict):
-        return {key: _nan_as_none(item) for key, item in value.items()}
-    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 Cell = str | tuple[str, str]  # a text, or a text with small print under it
@@ -250,7 +257,7 @@ h1 { line-height: 1.2; overflow-wrap: anywhere; }
 h2 { margin-top: 2.5rem; border-bottom: 2px solid #0072b2; }
 .warning { background: #fff3d6; border-left: 4px solid #e69f00; padding: .5rem 1rem; }
 .table { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+table { border-collapse: collapse; min-width: 100%; font-variant-numeric: tabular-nums; }
 th, td { padding: .35rem .9rem .35rem 0; text-align: left; vertical-align: top; }
 tr { border-bottom: 1px solid #ddd; }
 td:first-child { font-weight: 600; min-width: 7rem; position: sticky; left: 0; background: white; }
@@ -266,11 +273,11 @@ figcaption { color: #555; }
 $notes
 <h2>Result</h2>
 $verdicts
-<p>Significant: zero lies outside the interval and p is below 0.05.</p>
 <p>$false_alarms</p>
 $summaries
 <p>Mean over the cases where the metric is defined, and below it the 95 % bootstrap interval of that mean
-over the cases, and the median. How many cases are undefined is said, and why in the definitions below.</p>
+over the cases, and the median. How many cases are undefined is said, and why in the definitions below.
+A difference is called significant where zero lies outside its interval and p is below 0.05.</p>
 <h2>Pictures</h2>
 $pictures
 <h2>Cases, worst first</h2>

@@ -122,9 +122,10 @@ def _check_patch_size(patch_size: tuple[int, int, int], divisor: int, levels: st
     """Each axis a multiple of `divisor`, and more than one voxel left at the lowest resolution."""
     if all(n % divisor == 0 for n in patch_size) and max(patch_size) > divisor:
         return
-    below = [max(n // divisor, 2) * divisor for n in patch_size]
-    above = [max(math.ceil(n / divisor), 2) * divisor for n in patch_size]
-    nearest = " or ".join(str(size) for size in ([below] if below == above else [below, above]))
+    below = [max(n // divisor, 1) * divisor for n in patch_size]
+    above = [math.ceil(n / divisor) * divisor for n in patch_size]
+    valid = [size if max(size) > divisor else [2 * divisor] * 3 for size in (below, above)]
+    nearest = " or ".join(dict.fromkeys(map(str, valid)))
     raise SettingsError(
         f"patches.size={list(patch_size)}: this network halves the resolution till {divisor} voxels are one: "
         f"give multiples of {divisor}, one of them larger; the nearest are {nearest}. Fewer levels "

@@ -93,7 +93,7 @@ def predict_probability(
     """
     shape = case_image.shape[1:]
     if any(side < patch for side, patch in zip(shape, patch_size, strict=True)):
-        logger.info("volume of %s voxels is padded to the patch of %s", shape, patch_size)
+        logger.debug("volume of %s voxels is padded to the patch of %s", shape, patch_size)
     image = torch.from_numpy(np.array(case_image[np.newaxis], dtype=np.float32))
     was_training = network.training
     network.to(device).eval()

@@ -22,6 +22,7 @@ import yaml
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature, set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
 from mlproject.data.cases import Case
@@ -38,7 +39,8 @@ GZIP_MAGIC = b"\x1f\x8b"
 def signature(channels: tuple[str, ...]) -> ModelSignature:
     """What a request and an answer consist of, for a model with these image channels."""
     return ModelSignature(
-        inputs=Schema([ColSpec("string", channel) for channel in channels]),
+        # All are needed, but only what MLflow lets through can be refused in one line of our own.
+        inputs=Schema([ColSpec("string", channel, required=False) for channel in channels]),
         outputs=Schema(
             [
                 ColSpec("string", "mask"),
@@ -58,6 +60,23 @@ def signature(channels: tuple[str, ...]) -> ModelSignature:
     )
 
 
+class BadRequestError(MlflowException):
+    """Status 400 with this text alone: MLflow's server would put a piece of the request's data before it."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        super().__init__(text, error_code=INVALID_PARAMETER_VALUE)
+
+    @property
+    def message(self) -> str:
+        """The text as it was given."""
+        return self.text
+
+    @message.setter
+    def message(self, _: str) -> None:
+        """Keep the text."""
+
+
 class StrokeLesionModel(PythonModel):
     """Preprocessing, network, CRF and threshold behind MLflow's pyfunc interface."""
 
@@ -75,8 +94,6 @@ class StrokeLesionModel(PythonModel):
             return self._predict(model_input, params or {})
         except MlflowException:
             raise
-        except UserError as error:
-            raise MlflowException.invalid_parameter_value(str(error)) from None
         except Exception as error:
             logging.getLogger(__name__).exception("a request failed")
             raise MlflowException(f"the model failed on this request ({type(error).__name__})") from None
@@ -86,7 +103,7 @@ class StrokeLesionModel(PythonModel):
         threshold = params.get("threshold")
         if threshold is not None:
             if not 0 < threshold < 1:
-                raise MlflowException.invalid_parameter_value(
+                raise BadRequestError(
                     f"threshold must lie between 0 and 1, both excluded, got {threshold}"
                 )
             postprocessing = replace(postprocessing, threshold=threshold)
@@ -100,8 +117,11 @@ class StrokeLesionModel(PythonModel):
                     channel: _decoded(row.get(channel), Path(folder), channel, number)
                     for channel in self.segmenter.description.channels
                 }
-                volume = read_volume(Case(f"row {number}", images, None, f"row {number}"), labelled=False)
-                found = self.segmenter.segment(volume, postprocessing)
+                try:
+                    volume = read_volume(Case(f"row {number}", images, None, f"row {number}"), labelled=False)
+                    found = self.segmenter.segment(volume, postprocessing)
+                except UserError as error:
+                    raise BadRequestError(str(error).replace(f"{folder}/", "")) from None
                 reference = next(iter(images.values()))
                 rows.append(
                     {
@@ -119,11 +139,11 @@ def _decoded(text: Any, folder: Path, channel: str, row: int) -> Path:
     """The file that a base64 text stands for, written where only this request sees it."""
     where = f"row {row}, channel {channel!r}"
     if not isinstance(text, str) or not text:
-        raise MlflowException.invalid_parameter_value(f"{where}: no image; send base64 of a .nii.gz or .nii file")
+        raise BadRequestError(f"{where}: no image; send base64 of a .nii.gz or .nii file")
     try:
         content = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
-        raise MlflowException.invalid_parameter_value(f"{where}: not valid base64") from None
+        raise BadRequestError(f"{where}: not valid base64") from None
     path = folder / f"{channel}.nii{'.gz' if content.startswith(GZIP_MAGIC) else ''}"
     path.write_bytes(content)
     return path

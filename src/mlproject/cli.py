@@ -33,6 +33,7 @@ def main(arguments: Sequence[str]) -> int:
     if stage not in STAGES:
         print(f"error: no stage is called {stage!r}\n{_usage()}", file=sys.stderr)
         return 2
+    sys.argv[0] = str(Path(sys.argv[0]).resolve())  # where MLflow looks for the git commit to log
     launcher = interrupts.launcher()
     if launcher is not None:
         # Paths and a relative tracking URI mean the folder in which the user typed `mlflow run`.

@@ -77,6 +77,12 @@ def test_a_patch_depends_on_seed_and_index_alone() -> None:
     assert not same(data[0], data[6])  # the same place in the next epoch
 
 
+def test_each_patch_of_an_epoch_is_changed_in_its_own_way() -> None:
+    settings = PatchSettings(size=(8, 8, 8), lesion_share=1, augmentation=AugmentationSettings())
+    data = PatchDataset([make_case(lesion=CORNER)], settings, seed=0)  # all patches have the same centre
+    assert len({tuple(data[index]["image"].flatten().tolist()) for index in range(8)}) == 8
+
+
 def test_worker_processes_give_the_same_patches() -> None:
     cases = [make_case(str(n), lesion=MIDDLE) for n in range(3)]
     settings = PatchSettings(

@@ -34,6 +34,12 @@ def test_z_scores_in_the_brain_and_zero_outside() -> None:
         assert not channel[~case.brain].any()
 
 
+def test_nothing_leaks_out_of_the_brain_when_resampled() -> None:
+    case = prepare(volume(), PreprocessingSettings(spacing_mm=(1.5, 1.5, 1.5)))
+    assert not case.image[:, ~case.brain].any()
+    assert case.brain.sum() * 1.5**3 == pytest.approx(240 * 12, rel=0.1)
+
+
 def test_z_scores_do_not_depend_on_scanner_units() -> None:
     scaled = replace(volume(), image=volume().image * np.array([7, 1e-6], dtype=np.float32)[:, None, None, None])
     settings = PreprocessingSettings()

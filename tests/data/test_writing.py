@@ -51,6 +51,7 @@ def test_nifti_keeps_the_grid_to_the_bit_and_nothing_else(
         np.testing.assert_array_equal(image.header[field], reference[field], err_msg=field)
     np.testing.assert_array_equal(image.header["pixdim"][:4], reference["pixdim"][:4])
     assert (int(image.header["sform_code"]), int(image.header["qform_code"])) == codes
+    assert image.header.get_xyzt_units() == ("mm", "sec")
     assert image.get_data_dtype() == np.uint8
     assert image.header.get_slope_inter() in [(1, 0), (None, None)]  # nibabel reads 1, 0 as "no scaling"
     assert image.header.get_intent()[0] == "none"
@@ -91,6 +92,14 @@ def test_a_reference_with_a_trailing_axis_of_one(tmp_path: Path) -> None:
     nib.save(nib.Nifti1Image(np.zeros((*SHAPE, 1), dtype=np.float32), oblique()), tmp_path / "scan.nii")
     write_like(MASK, tmp_path / "scan.nii", tmp_path / "mask.nii")
     assert nib.load(tmp_path / "mask.nii").shape == SHAPE
+
+
+def test_a_nifti_2_reference_stays_nifti_2(tmp_path: Path) -> None:
+    nib.save(nib.Nifti2Image(np.zeros(SHAPE, dtype=np.float32), oblique()), tmp_path / "scan.nii")
+    write_like(MASK, tmp_path / "scan.nii", tmp_path / "mask.nii")
+    image = nib.load(tmp_path / "mask.nii")
+    assert isinstance(image, nib.Nifti2Image)
+    np.testing.assert_array_equal(image.affine, oblique())
 
 
 def test_the_same_values_give_the_same_bytes(tmp_path: Path) -> None:

@@ -101,6 +101,12 @@ def test_sums_over_a_large_patch_are_not_taken_in_half_precision() -> None:
     assert terms.dice.item() == pytest.approx(0.5, abs=1e-5)
 
 
+def test_half_precision_outputs_are_computed_with_in_float32() -> None:
+    logits = torch.linspace(-8, 8, 64).reshape(1, 1, 4, 4, 4).to(torch.bfloat16)
+    target = (logits > 1).float()
+    assert loss([logits], target) == loss([logits.float()], target)
+
+
 def test_only_the_total_keeps_the_graph() -> None:
     terms = SegmentationLoss(LossSettings())([grid(0.1).requires_grad_()], grid(1))
     assert terms.total.requires_grad

@@ -51,7 +51,7 @@ def brute_force(probability, image, brain, spacing_mm, settings):
     "changes",
     [
         {"weight_bilateral": 0.0, "weight_gaussian": 1.0, "theta_gamma_mm": 3.0},
-        {"weight_gaussian": 0.0, "weight_bilateral": 1.0, "theta_alpha_mm": 6.0, "theta_beta": 1.0},
+        {"weight_gaussian": 0.0, "weight_bilateral": 1.0, "theta_alpha_mm": 6.0, "theta_beta": 1.0, "iterations": 1},
         {"weight_gaussian": 0.5, "weight_bilateral": 1.0, "theta_alpha_mm": 5.0, "theta_beta": 0.8},
     ],
 )
@@ -116,10 +116,11 @@ def test_distances_are_in_mm():
     )
 
 
-def test_only_the_brain_is_touched_and_the_input_never():
+@pytest.mark.parametrize("region", ["brain", "uncertain"])
+def test_only_the_brain_is_touched_and_the_input_never(region):
     probability, image, brain = tiny_case()
     before = probability.copy()
-    refined = refine(probability, image, brain, SPACING_MM, CrfSettings(region="brain"))
+    refined = refine(probability, image, brain, SPACING_MM, CrfSettings(region=region))
     np.testing.assert_array_equal(refined[~brain], probability[~brain])
     assert (refined[brain] != probability[brain]).mean() > 0.9
     np.testing.assert_array_equal(probability, before)
@@ -127,14 +128,22 @@ def test_only_the_brain_is_touched_and_the_input_never():
 
 
 def test_the_uncertain_region_ends_10_mm_from_the_last_probability_above_one_percent():
-    probability = np.full((30, 8, 8), 0.005, np.float32)
+    probability = np.full((30, 12, 8), 0.005, np.float32)
     probability[4, 4, 4] = 0.9
     image, brain = np.zeros((1, *probability.shape), np.float32), np.ones(probability.shape, bool)
     settings = dataclasses.replace(GAUSSIAN_ONLY, region="uncertain")
     changed = refine(probability, image, brain, (2.0, 2.0, 2.0), settings) != probability
     assert changed[:10, 4, 4].all()
     assert not changed[10:].any()
+    assert changed[7, 7, 4]
+    assert not changed[8, 8, 4]  # 11.3 mm
     assert refine(probability, image, brain, (2.0, 2.0, 2.0), GAUSSIAN_ONLY)[29, 4, 4] != probability[29, 4, 4]
+
+
+def test_a_probability_outside_the_brain_makes_no_region():
+    probability, image, brain = tiny_case()
+    probability = np.where(brain, 0.005, 0.9).astype(np.float32)
+    np.testing.assert_array_equal(refine(probability, image, brain, SPACING_MM, CrfSettings()), probability)
 
 
 @pytest.mark.parametrize("region", ["brain", "uncertain"])

@@ -58,6 +58,12 @@ def test_the_mask_keeps_what_reaches_the_threshold_and_the_smallest_lesion(thres
     assert not (mask.astype(bool) & (blobs() < np.float32(threshold))).any()
 
 
+def test_a_lesion_of_exactly_the_smallest_volume_stays():
+    probability = np.zeros((9, 3, 3), np.float32)
+    probability[:7, 1, 1] = 1
+    assert to_mask(probability, 0.5, 0.035, voxel_ml=0.005).sum() == 7  # 0.035 / 0.005 > 7 in floating point
+
+
 def test_without_a_crf_the_probability_goes_back_to_the_native_grid_as_it_is():
     case = prepared_case((16, 16, 16), (16, 12, 10))
     mask, probability = apply(blobs(), case, Postprocessing(min_lesion_ml=0.02))
@@ -68,14 +74,16 @@ def test_without_a_crf_the_probability_goes_back_to_the_native_grid_as_it_is():
     assert mask.sum() == 30
 
 
-def test_the_crf_works_on_the_prepared_grid_and_the_smallest_lesion_counts_native_voxels():
+@pytest.mark.parametrize(("min_lesion_ml", "lesions_left"), [(0.05, True), (0.1, False)])
+def test_the_crf_works_on_the_prepared_and_the_smallest_lesion_on_the_native_grid(min_lesion_ml, lesions_left):
     case = prepared_case((32, 24, 20), (16, 12, 10), native_spacing_mm=1.0)
-    crf = CrfSettings(theta_gamma_mm=3, weight_bilateral=1)
-    mask, probability = apply(blobs(), case, Postprocessing(0.4, 0.05, crf))
+    crf = CrfSettings(weight_gaussian=0.5, weight_bilateral=0.5)
+    mask, probability = apply(blobs(), case, Postprocessing(0.4, min_lesion_ml, crf))
     refined = refine(blobs(), case.image, case.brain, (2.0, 2.0, 2.0), crf)
     np.testing.assert_array_equal(probability, to_native(refined, case.geometry))
-    np.testing.assert_array_equal(mask, to_mask(probability, 0.4, 0.05, voxel_ml=0.001))
+    np.testing.assert_array_equal(mask, to_mask(probability, 0.4, min_lesion_ml, voxel_ml=0.001))
     assert mask.shape == (32, 24, 20)
+    assert mask.any() == lesions_left
     assert not np.array_equal(probability, to_native(blobs(), case.geometry))
 
 

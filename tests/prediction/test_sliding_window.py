@@ -69,6 +69,14 @@ def test_any_overlap_covers_the_volume(overlap):
     np.testing.assert_allclose(probability, sigmoid(image[0]), atol=1e-5)
 
 
+@pytest.mark.parametrize(("overlap", "windows"), [(0.0, 2), (0.5, 3), (0.75, 5)])
+def test_the_overlap_sets_the_number_of_windows(overlap, windows):
+    network = Seen()
+    settings = PredictionSettings(overlap=overlap, window_batch=1)
+    predict_probability(network, image_of((32, 16, 16)), PATCH, settings, CPU)
+    assert len(network.batches) == windows
+
+
 def test_overlapping_windows_are_averaged_as_probabilities_with_gaussian_weights():
     # Two windows, at 0 and 8; the second sees voxel i at its position i - 8.
     probability = predict_probability(Ramp(), image_of((24, 16, 16)), PATCH, PredictionSettings(overlap=0.5), CPU)

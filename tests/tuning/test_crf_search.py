@@ -53,7 +53,7 @@ def maps():
 
 @pytest.fixture(scope="module")
 def result(maps):
-    return tune(maps, CrfSearchSettings(trials=4))
+    return tune(maps, CrfSearchSettings(trials=5))
 
 
 def dice_of(entry, postprocessing):
@@ -126,7 +126,7 @@ def test_the_crf_is_not_chosen_where_the_network_is_perfect():
 
 
 def test_the_table_has_all_trials_starting_with_the_defaults(result):
-    assert list(result.trials["trial"]) == [0, 1, 2, 3]
+    assert list(result.trials["trial"]) == [0, 1, 2, 3, 4]
     start = dataclasses.asdict(CrfSettings())
     del start["region"]
     assert result.trials.loc[0, list(start)].to_dict() == start
@@ -137,20 +137,21 @@ def test_the_table_has_all_trials_starting_with_the_defaults(result):
 
 
 def test_the_seed_decides(maps, result):
-    again, other = (tune(maps, CrfSearchSettings(trials=4, seed=seed)) for seed in (0, 1))
+    again, other = (tune(maps, CrfSearchSettings(trials=5, seed=seed)) for seed in (0, 1))
     pd.testing.assert_frame_equal(again.trials, result.trials)
     assert again.chosen == result.chosen
     assert not other.trials.equals(result.trials)
 
 
-def test_each_trial_is_reported_and_the_time_limit_ends_the_search_after_the_first(maps, capfd):
+def test_each_trial_is_reported_and_the_time_limit_ends_the_search_after_the_first(maps):
+    optuna.logging.set_verbosity(optuna.logging.INFO)
     reported = []
     result = tune(
         maps, CrfSearchSettings(trials=9, timeout_minutes=1e-9), lambda *arguments: reported.append(arguments)
     )
     assert len(result.trials) == 1
     assert reported == [(0, result.trials.drop(columns="trial").loc[0].to_dict())]
-    assert "optuna" not in capfd.readouterr().err.lower()
+    assert optuna.logging.get_verbosity() == optuna.logging.WARNING  # or it prints a line a trial
 
 
 def test_no_case_or_one_without_a_label_is_refused(maps):

@@ -30,7 +30,7 @@ class DynUNetSettings:
     channels: tuple[int, ...] = (16, 32, 64, 128)
     stem_stride: Literal[1, 2] = 2
     residual: bool = False
-    deep_supervision: bool = True
+    deep_supervision: bool = False
 
     def __post_init__(self) -> None:
         if len(self.channels) < 3 or min(self.channels) < 1:

@@ -85,10 +85,9 @@ class SegmentationLoss(nn.Module):
             target: 0 or 1, (B, 1, I, J, K).
         """
         weights = [0.5**level for level in range(len(outputs))]
-        with torch.autocast(target.device.type, enabled=False):
-            terms = [self._terms(logits.float(), target.float()) for logits in outputs]
-            totals = [self.settings.cross_entropy * ce + self.settings.dice * dice for ce, dice in terms]
-            total = torch.stack([w * level for w, level in zip(weights, totals, strict=True)]).sum() / sum(weights)
+        terms = [self._terms(logits.float(), target.float()) for logits in outputs]  # autocast leaves it so
+        levels = torch.stack([self.settings.cross_entropy * a + self.settings.dice * b for a, b in terms])
+        total = (levels * levels.new_tensor(weights)).sum() / sum(weights)
         return LossTerms(total, terms[0][0].detach(), terms[0][1].detach())
 
     def _terms(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,8 +1,11 @@
 """`main`: train, tune, evaluate, register and, on evidence, make champion; one MLflow run with a child a stage."""
 
 import json
+import shlex
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from mlproject.data.dataset import DataSet
 from mlproject.stages import evaluate, postprocess, train
@@ -10,6 +13,8 @@ from mlproject.stages.console import console
 from mlproject.stages.settings import Experiment
 from mlproject.tracking import champion, registry, runs
 from mlproject.tracking.runs import Run
+
+REGISTERED_TAG = "registered_model"
 
 
 def run(settings: Experiment) -> None:
@@ -20,10 +25,20 @@ def run(settings: Experiment) -> None:
     runs.connect()
     dataset = train.prepare(settings)
     run_id = runs.given_run_id(settings.training.resume)
-    with runs.open_run(settings.tracking, "main", "main", run_id=run_id) as parent:
+    with (
+        runs.open_run(settings.tracking, "main", "main", run_id=run_id) as parent,
+        train.saying_how_to_resume("main", parent, settings),
+    ):
         parent.log_settings(settings, train.MAY_CHANGE)
-        with _child(settings, parent, "train") as child:
-            segmenter = train.train(settings, dataset, child, resume_with=f"main --training.resume {parent.id}")
+        if registered := runs.find(parent.id).data.tags.get(REGISTERED_TAG):
+            console.print(f"run {parent.id} is complete: its model is models:/{registered}")
+            return
+        trained = runs.child(parent.id, "train")
+        if trained is not None and trained.info.status == "FINISHED":
+            segmenter = train.best_model(settings, dataset, str(trained.info.run_id))
+        else:
+            with _child(settings, parent, "train") as child:
+                segmenter = train.train(settings, dataset, child)
         with _child(settings, parent, "postprocess") as child:
             segmenter = postprocess.postprocess(settings, dataset, segmenter, child)
             model_uri = f"runs:/{child.id}/model"
@@ -35,9 +50,8 @@ def run(settings: Experiment) -> None:
     results.show()
     name = settings.tracking.registered_model
     console.print(f"\nreport:  {results.report}\nmodel:   models:/{name}/{version} ({verdict.reason})")
-    console.print(f"look:    {_with_server('mlflow ui --port 5000')}    then http://127.0.0.1:5000")
-    served = f"mlflow models serve -m models:/{name}/{version} --env-manager local -p 5001"
-    console.print(f"serve:   {_with_server(served)}")
+    console.print(f"look:    {_shell('mlflow ui --port 5000')}    then http://127.0.0.1:5000")
+    console.print(f"serve:   {_shell(f'mlflow models serve -m models:/{name}/{version} --env-manager local -p 5001')}")
 
 
 @contextmanager
@@ -58,7 +72,7 @@ def _register(settings: Experiment, dataset: DataSet, model_uri: str, parent: Ru
     parent.log_text(json.dumps(verdict.to_dict(), indent=2), "champion/verdict.json")
     if verdict.table is not None:
         parent.log_table(verdict.table, "champion/cases.csv")
-    parent.tag(registered_model=f"{name}/{version}", champion=verdict.reason)
+    parent.tag(**{REGISTERED_TAG: f"{name}/{version}", "champion": verdict.reason})
     return verdict, version
 
 
@@ -71,5 +85,8 @@ def _notes_on(dataset: DataSet) -> list[str]:
     return [f"Not an estimate: {len(repeated)} test cases were also trained or tuned on (data.split_file says so)."]
 
 
-def _with_server(command: str) -> str:
-    return f"MLFLOW_TRACKING_URI={runs.public_uri()} {command}"
+def _shell(command: str) -> str:
+    """A command to copy: with this environment's programs on the path, and this tracking server."""
+    server = f"MLFLOW_TRACKING_URI={shlex.quote(runs.public_uri())} "
+    activate = Path(sys.executable).parent / "activate"
+    return (f"source {shlex.quote(str(activate))} && " if activate.exists() else "") + server + command

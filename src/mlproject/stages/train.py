@@ -1,12 +1,14 @@
 """`train`: fit a network on the training cases, choose its best epoch on the validation cases, log it all."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from mlproject import config, interrupts
 from mlproject.data.dataset import DataSet, open_dataset
-from mlproject.errors import ModelError
+from mlproject.errors import Interrupted, ModelError
 from mlproject.evaluation.figures import loss_curves
 from mlproject.evaluation.validation import WholeVolumeDice
 from mlproject.network.architectures import build_network
@@ -57,7 +59,8 @@ def run(settings: Experiment) -> None:
     run_id = runs.given_run_id(settings.training.resume)
     run_id = training_run_of(run_id) if settings.training.resume else run_id
     with runs.open_run(settings.tracking, "train", "train", run_id=run_id) as mlflow_run:
-        train(settings, dataset, mlflow_run, resume_with=f"train --training.resume {mlflow_run.id}")
+        with saying_how_to_resume("train", mlflow_run, settings):
+            train(settings, dataset, mlflow_run)
         console.print(f"model: runs:/{mlflow_run.id}/model")
         console.print(f"tune its CRF next: mlflow run . --env-manager local -e postprocess -P run={mlflow_run.id}")
 
@@ -84,22 +87,32 @@ def prepare(settings: Experiment) -> DataSet:
     return dataset
 
 
-def train(settings: Experiment, dataset: DataSet, mlflow_run: Run, resume_with: str) -> Segmenter:
+@contextmanager
+def saying_how_to_resume(stage: str, mlflow_run: Run, settings: Experiment) -> Iterator[None]:
+    """Within: being interrupted ends in a text that says with which command to go on."""
+    file = settings.run_path(mlflow_run.id) / "config.yaml"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(config.dump(settings))
+    try:
+        yield
+    except Interrupted as error:
+        command = f"python src/run.py {stage} --config {file} --training.resume {mlflow_run.id}"
+        raise Interrupted(f"{error}. Go on with: {command}", error.exit_code - 128) from None
+
+
+def train(settings: Experiment, dataset: DataSet, mlflow_run: Run) -> Segmenter:
     """Fit, or go on fitting, inside an open MLflow run; returns the best epoch's model, logged to the run.
 
-    Raises Interrupted, with the command to resume, where the fit was asked to stop.
+    Raises Interrupted where the fit was asked to stop; its checkpoint is on disk then, and in the run.
     """
-    folder = settings.run_path(mlflow_run.id)
-    _fetch_checkpoints(mlflow_run, folder)
+    folder = _checkpoints_of(mlflow_run.id, settings)
     mlflow_run.log_settings(settings, MAY_CHANGE)
     located = settings.located_data
     mlflow_run.log_dataset(Path(located.root).name, dataset.digest, located.root, dataset.split)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.yaml").write_text(config.dump(settings))
-    _follow(_job(settings, dataset, folder), mlflow_run, f"{resume_with} --config {folder / 'config.yaml'}")
+    _follow(_job(settings, dataset, folder), mlflow_run)
     mlflow_run.log_figure(loss_curves(runs.history(mlflow_run.id, CURVES)), "figures/loss_curves.png")
     _upload(mlflow_run, folder)
-    segmenter = best_model(settings, dataset, folder)
+    segmenter = best_model(settings, dataset, mlflow_run.id)
     registry.log_model(segmenter)
     return segmenter
 
@@ -111,9 +124,9 @@ def help_to_train(settings: Experiment) -> None:
         pass
 
 
-def best_model(settings: Experiment, dataset: DataSet, folder: Path) -> Segmenter:
-    """The network of the epoch with the best validation Dice, with a threshold of 0.5 and no CRF."""
-    best = checkpoint.read(folder / BEST)
+def best_model(settings: Experiment, dataset: DataSet, run_id: str) -> Segmenter:
+    """The network of a run's epoch with the best validation Dice, with a threshold of 0.5 and no CRF."""
+    best = checkpoint.read(_checkpoints_of(run_id, settings) / BEST)
     network = build_network(settings.network, len(settings.data.channels), settings.patches.size)
     network.load_state_dict(best["weights"])
     seen = digests_of(dataset.load([*dataset.split.train, *dataset.split.validation]))
@@ -155,7 +168,7 @@ def _job(settings: Experiment, dataset: DataSet, folder: Path) -> FitJob:
     )
 
 
-def _follow(job: FitJob, mlflow_run: Run, resume_with: str) -> None:
+def _follow(job: FitJob, mlflow_run: Run) -> None:
     """Pull the fit to its end, showing and logging each epoch."""
     with interrupts.graceful(), training_display() as display:
         for event in fit(job, interrupts.requested):
@@ -165,9 +178,7 @@ def _follow(job: FitJob, mlflow_run: Run, resume_with: str) -> None:
             mlflow_run.log_points(event.points)
             if event.stopped:
                 _upload(mlflow_run, job.folder)
-                raise interrupts.stop_now(
-                    f"stopped at step {event.step}, with a checkpoint. Go on with: python src/run.py {resume_with}"
-                )
+                raise interrupts.stop_now(f"stopped at step {event.step}, with a checkpoint")
             if job.training.upload_every and event.number % job.training.upload_every == 0:
                 _upload(mlflow_run, job.folder)
 
@@ -178,12 +189,14 @@ def _upload(mlflow_run: Run, folder: Path) -> None:
             mlflow_run.log_file(folder / name, "checkpoints")
 
 
-def _fetch_checkpoints(mlflow_run: Run, folder: Path) -> None:
-    """Another machine's checkpoints, where this one has none of the run."""
+def _checkpoints_of(run_id: str, settings: Experiment) -> Path:
+    """The folder of a run's checkpoints, fetched from its artifacts where this machine has none of them."""
+    folder = settings.run_path(run_id)
     if (folder / LAST).exists():
         checkpoint.read(folder / LAST)
-        return
+        return folder
     for name in (BEST, LAST):
-        found = runs.download(mlflow_run.id, f"checkpoints/{name}", folder / "download")
+        found = runs.download(run_id, f"checkpoints/{name}", folder / "download")
         if found is not None:
             found.replace(folder / name)
+    return folder

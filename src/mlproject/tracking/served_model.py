@@ -21,8 +21,8 @@ import pandas as pd
 import yaml
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature, set_model
-from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
 from mlproject.data.cases import Case
@@ -103,9 +103,7 @@ class StrokeLesionModel(PythonModel):
         threshold = params.get("threshold")
         if threshold is not None:
             if not 0 < threshold < 1:
-                raise BadRequestError(
-                    f"threshold must lie between 0 and 1, both excluded, got {threshold}"
-                )
+                raise BadRequestError(f"threshold must lie between 0 and 1, both excluded, got {threshold}")
             postprocessing = replace(postprocessing, threshold=threshold)
         if not params.get("crf", True):
             postprocessing = replace(postprocessing, crf=None)

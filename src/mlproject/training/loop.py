@@ -30,13 +30,14 @@ class Trainer:
 
     def __init__(self, job: FitJob, fabric: Fabric) -> None:
         settings = job.training
-        torch.set_num_threads(settings.threads or max(1, len(os.sched_getaffinity(0)) // settings.devices))
+        self.cores = max(1, len(os.sched_getaffinity(0)) // settings.devices)
+        torch.set_num_threads(settings.threads or self.cores)
         torch.manual_seed(settings.seed)
         self.job, self.fabric = job, fabric
         self.cases = job.training_cases()
         self.patches = PatchDataset(self.cases, job.patches, settings.seed)
         self.epoch_steps = max(1, self.patches.epoch_length // settings.batch_size)
-        # Convolutions over channels_last_3d take about half the time on a CPU.
+        # The V-Net's step is a sixth to a third faster in this format on a CPU, the DynUNet's as fast.
         self.module = build_network(job.network, job.channels, job.patches.size)
         self.module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self.average: AveragedModel | None = None
@@ -78,6 +79,10 @@ class Trainer:
     def _loader(self) -> DataLoader[Batch]:
         """This process's share of every batch from the present step on, cut ahead by worker processes."""
         share = self.job.training.batch_size // self.fabric.world_size
+        on_gpu = self.fabric.device.type == "cuda"
+        workers = self.job.training.workers
+        if workers is None:
+            workers = min(8, self.cores) if on_gpu else 0
 
         def indices() -> Iterator[list[int]]:
             for step in itertools.count(self.step):
@@ -87,10 +92,10 @@ class Trainer:
         return DataLoader(
             self.patches,
             batch_sampler=indices(),
-            num_workers=self.job.training.workers,
+            num_workers=workers,
             worker_init_fn=_ignore_signals,
-            pin_memory=self.fabric.device.type == "cuda",
-            timeout=300 if self.job.training.workers else 0,
+            pin_memory=on_gpu,
+            timeout=300 if workers else 0,
         )
 
     def _train_step(self, batch: Batch, stop: Callable[[], bool]) -> bool:

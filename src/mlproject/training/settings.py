@@ -33,7 +33,8 @@ class TrainingSettings:
         node_rank: this machine's number, 0 to nodes - 1; machine 0 alone talks to MLflow.
         main_address: HOST:PORT of machine 0, needed with several nodes.
         precision: of the arithmetic; losses are always computed in float32.
-        workers: processes a device that cut and augment patches; 0 does it between the steps.
+        workers: processes a device that cut and augment patches; 0 does it between the steps; null is 0 on a CPU
+            (where they would only slow the step down) and up to 8 on a GPU.
         threads: CPU threads of each training process; 0 shares the machine's cores out.
         seed: of weights, patches and augmentation.
         resume: id of the MLflow run to go on with.
@@ -58,7 +59,7 @@ class TrainingSettings:
     node_rank: int = 0
     main_address: str = ""
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
-    workers: int = 1
+    workers: int | None = None
     threads: int = 0
     seed: int = 0
     resume: str = ""
@@ -75,7 +76,8 @@ class TrainingSettings:
             **dict.fromkeys(budgets, 1e-9),
             **dict.fromkeys(("batch_size", "devices", "nodes", "validate_every", "log_every"), 1),
             **dict.fromkeys(("weight_decay", "warmup_steps", "gradient_clip", "average"), 0),
-            **dict.fromkeys(("upload_every", "workers", "threads", "node_rank"), 0),
+            **dict.fromkeys(("upload_every", "threads", "node_rank"), 0),
+            **({} if self.workers is None else {"workers": 0}),
             "learning_rate": 1e-12,
         }
         for name, least in at_least.items():

@@ -1,0 +1,76 @@
+"""One small experiment through the real commands; the tests of this folder look at what it left."""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlflow
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[2]
+TINY = {
+    "patches.size": "[16,16,16]",
+    "patches.per_case": "2",
+    "network.dynunet.channels": "[4,8,8]",
+    "network.dynunet.stem_stride": "1",
+    "training.steps": "8",
+    "training.batch_size": "2",
+    "training.workers": "0",
+    "training.threads": "1",
+    "training.accelerator": "cpu",
+    "training.validate_every": "1",
+    "training.log_every": "2",
+    "prediction.device": "cpu",
+    "crf_search.trials": "2",
+    "tracking.system_metrics": "false",
+}
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """A user's folder: what they type is run there, and MLflow's default database lies there."""
+
+    folder: Path
+    data: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        return {**os.environ, "PATH": path, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
+
+    @property
+    def settings(self) -> dict[str, str]:
+        return {**TINY, "data.layout": "isles2022", "data.root": str(self.data), "work_dir": str(self.folder / "work")}
+
+    def mlflow_run(self, *arguments: str, **settings: str) -> list[str]:
+        """The words of an `mlflow run` command; dots in a setting's name are double underscores."""
+        given = {**self.settings, **{name.replace("__", "."): value for name, value in settings.items()}}
+        pairs = [word for name, value in given.items() for word in ("-P", f"{name}={value}")]
+        return ["mlflow", "run", str(PROJECT), "--env-manager", "local", *arguments, *pairs]
+
+    def run(self, command: list[str]) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(command, cwd=self.folder, env=self.environment, capture_output=True, text=True)
+
+    def stage(self, stage: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """`python src/run.py STAGE ...`."""
+        return self.run([sys.executable, str(PROJECT / "src" / "run.py"), stage, *arguments])
+
+    def client(self) -> mlflow.MlflowClient:
+        return mlflow.MlflowClient(f"sqlite:///{self.folder / 'mlflow.db'}")
+
+    def runs(self, stage: str) -> list[mlflow.entities.Run]:
+        client = self.client()
+        experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+        return list(client.search_runs(experiments, f"tags.stage = '{stage}'", order_by=["start_time"]))
+
+
+@pytest.fixture(scope="session")
+def workplace(tmp_path_factory: pytest.TempPathFactory, tiny_isles: Path) -> Workplace:
+    """Where `mlflow run` has been through the entry point main once."""
+    place = Workplace(tmp_path_factory.mktemp("a user's place"), tiny_isles)
+    done = place.run(place.mlflow_run())
+    assert done.returncode == 0, done.stdout + done.stderr
+    (place.folder / "stdout.txt").write_text(done.stdout)
+    return place

@@ -1,0 +1,98 @@
+"""`mlflow run`, entry point main: what a user finds in MLflow afterwards."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+from end_to_end.conftest import PROJECT, Workplace
+from mlproject import config
+from mlproject.stages.settings import Experiment
+
+
+def artifacts(place: Workplace, run_id: str, folder: str = "") -> set[str]:
+    return {entry.path for entry in place.client().list_artifacts(run_id, folder or None)}
+
+
+def test_one_parent_with_a_child_a_stage(workplace: Workplace) -> None:
+    (parent,) = workplace.runs("main")
+    assert parent.info.status == "FINISHED"
+    for stage in ("train", "postprocess", "evaluate"):
+        (child,) = workplace.runs(stage)
+        assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        assert child.info.status == "FINISHED"
+
+
+def test_parameters_are_the_resolved_settings(workplace: Workplace) -> None:
+    (train,) = workplace.runs("train")
+    assert train.data.params["cfg.patches.size"] == "[16, 16, 16]"
+    assert train.data.params["cfg.loss.dice"] == "1.0"  # a default, never given
+    file = workplace.client().download_artifacts(train.info.run_id, "config.yaml")
+    settings = config.from_tree(Experiment, yaml.safe_load(Path(file).read_text()), "config.yaml")
+    assert settings.training.steps == 8 and settings.network.dynunet.channels == (4, 8, 8)
+    assert "mlflow.source.git.commit" in workplace.runs("main")[0].data.tags
+
+
+def test_curves_and_artifacts_of_training(workplace: Workplace) -> None:
+    (train,) = workplace.runs("train")
+    client = workplace.client()
+    loss = client.get_metric_history(train.info.run_id, "train/loss")
+    assert [point.step for point in loss] == [2, 4, 6, 8]
+    assert {"train/learning_rate", "train/patches_per_second", "validation/dice"} <= set(train.data.metrics)
+    assert {"config.yaml", "split.csv", "figures", "checkpoints"} <= artifacts(workplace, train.info.run_id)
+    split = pd.read_csv(client.download_artifacts(train.info.run_id, "split.csv"))
+    assert len(split) == 6 and set(split["split"]) == {"train", "validation", "test"}
+    (dataset,) = train.inputs.dataset_inputs
+    assert len(dataset.dataset.digest) == 16
+
+
+def test_report_and_headline(workplace: Workplace) -> None:
+    (evaluate,) = workplace.runs("evaluate")
+    (parent,) = workplace.runs("main")
+    assert {"report/report.html", "report/per_case.csv", "report/summary.json", "report/only_case.png"} & artifacts(
+        workplace, evaluate.info.run_id, "report"
+    ) >= {"report/report.html", "report/per_case.csv", "report/summary.json"}
+    for name in ("test/dice", "test/lesion_f1", "test/volume_difference_ml", "test/dice_network"):
+        assert parent.data.metrics[name] == evaluate.data.metrics[name]
+    table = pd.read_csv(workplace.client().download_artifacts(evaluate.info.run_id, "report/per_case.csv"))
+    assert list(dict.fromkeys(table["variant"])) == ["network", "best threshold", "with CRF"]
+    chosen = json.loads(
+        Path(workplace.client().download_artifacts(evaluate.info.run_id, "report/summary.json")).read_text()
+    )["chosen"]
+    assert table[table["variant"] == chosen]["dice"].mean() == parent.data.metrics["test/dice"]
+
+
+def test_what_is_printed_last(workplace: Workplace) -> None:
+    printed = (workplace.folder / "stdout.txt").read_text()
+    for words in ("with CRF", "report:", "models:/stroke-lesion/1", "mlflow ui", "mlflow models serve"):
+        assert words in printed
+
+
+def test_first_version_is_champion(workplace: Workplace) -> None:
+    assert workplace.client().get_model_version_by_alias("stroke-lesion", "champion").version == 1
+
+
+def test_second_main_does_not_replace_the_champion_without_evidence(workplace: Workplace) -> None:
+    done = workplace.run(workplace.mlflow_run(training__seed="1"))
+    assert done.returncode == 0, done.stderr
+    client = workplace.client()
+    assert {version.version for version in client.search_model_versions("name='stroke-lesion'")} == {1, 2}
+    verdict_of = workplace.runs("main")[-1]
+    verdict = json.loads(Path(client.download_artifacts(verdict_of.info.run_id, "champion/verdict.json")).read_text())
+    held = client.get_model_version_by_alias("stroke-lesion", "champion").version
+    assert verdict["moved"] == (held == 2) == (verdict["difference"]["low"] > 0)
+    assert verdict["reason"] in done.stdout.replace("\n", "")
+
+
+def test_main_went_on_with_is_refused_with_other_settings(workplace: Workplace) -> None:
+    parent = workplace.runs("main")[0].info.run_id
+    done = workplace.run(workplace.mlflow_run("--run-id", parent, training__learning_rate="0.5"))
+    assert done.returncode != 0
+    assert "training.learning_rate: 0.002 then, 0.5 now" in done.stderr
+    assert "Traceback" not in done.stderr.split("mlflow.exceptions")[0].split("error:")[0]
+
+
+def test_every_entry_point_is_declared() -> None:
+    project = yaml.safe_load((PROJECT / "MLproject").read_text())
+    assert set(project["entry_points"]) == {"main", "train", "postprocess", "evaluate", "predict"}

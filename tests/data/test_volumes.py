@@ -10,7 +10,7 @@ import SimpleITK
 
 from mlproject.data.case import Case
 from mlproject.data.image_files import ImageFile
-from mlproject.data.volumes import check_cases, read_volume
+from mlproject.data.volumes import read_volume
 from mlproject.errors import DataError
 
 SHAPE = (10, 12, 8)
@@ -254,33 +254,6 @@ def test_without_labels_the_label_is_not_read(case: Case) -> None:
     volume = read_volume(case, labelled=False)
     assert volume.label is None
     assert volume.lesion_ml is None
-
-
-def test_all_faults_of_all_cases_come_together(case: Case, tmp_path: Path) -> None:
-    constant = write(tmp_path / "constant.nii.gz", np.zeros(SHAPE, dtype=np.float32))
-    shifted = AFFINE.copy()
-    shifted[0, 3] += 4
-    two = write(tmp_path / "two.nii.gz", mask() * 2, shifted)
-    bad = Case("sub-2", {"dwi": constant, "adc": tmp_path / "missing.nii"}, two, "sub-2")
-    unlabelled = Case("sub-3", case.images, None, "sub-3")
-    with pytest.raises(DataError) as error:
-        check_cases([bad, case, unlabelled])
-    lines = str(error.value).splitlines()
-    assert lines[0].startswith("2 of 3 cases")
-    assert [line.split(":")[0] for line in lines[1:]] == ["sub-2"] * 4 + ["sub-3"]
-    for expected in (
-        "constant.nii.gz: every voxel is 0",
-        "missing.nii: does not exist",
-        "not binary",
-        "another grid",
-    ):
-        assert any(expected in line for line in lines)
-
-
-def test_lesion_volumes_of_good_cases(case: Case) -> None:
-    unlabelled = Case("sub-2", case.images, None, "sub-2")
-    assert check_cases([case]) == {"sub-1": pytest.approx(0.144)}
-    assert math.isnan(check_cases([unlabelled], labelled=False)["sub-2"])
 
 
 def test_digests_follow_content_not_compression(case: Case, tmp_path: Path) -> None:

@@ -19,7 +19,9 @@ def vnet(**settings: Any) -> NetworkSettings:
 
 
 def dynunet(**settings: Any) -> NetworkSettings:
-    return NetworkSettings("dynunet", dynunet=DynUNetSettings(**({"channels": (4, 6, 8)} | settings)))
+    return NetworkSettings(
+        "dynunet", dynunet=DynUNetSettings(**({"channels": (4, 6, 8), "deep_supervision": True} | settings))
+    )
 
 
 VARIANTS = {
@@ -30,6 +32,7 @@ VARIANTS = {
     "dynunet": dynunet(),
     "dynunet, stride 1": dynunet(stem_stride=1),
     "dynunet, residual": dynunet(residual=True),
+    "dynunet, no detail": dynunet(detail_channels=0),
     "dynunet, one output": dynunet(deep_supervision=False),
     "dynunet, four levels": dynunet(channels=(2, 3, 4, 5), stem_stride=1),
 }
@@ -99,7 +102,11 @@ def test_names_of_weights_stay() -> None:
     names = set(build(vnet()).state_dict())
     assert {"input.convolution.weight", "encoder.1.units.1.activation.weight", "up.0.convolution.bias"} <= names
     names = set(build(dynunet()).state_dict())
-    assert {"network.input_block.conv1.conv.weight", "network.deep_supervision_heads.0.conv.conv.bias"} <= names
+    assert {
+        "network.input_block.conv1.conv.weight",
+        "network.deep_supervision_heads.0.conv.conv.bias",
+        "detail.0.weight",
+    } <= names
 
 
 def test_the_papers_vnet_has_the_parameters_counted_by_hand() -> None:

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -165,3 +166,21 @@ def test_closing_the_generator_ends_the_workers(tmp_path: Path) -> None:
     next(events)
     events.close()  # type: ignore[attr-defined]
     assert not multiprocessing.active_children()
+
+
+def _second_node(job: FitJob) -> None:
+    assert not list(fit(job))  # the first node alone reports
+
+
+def test_two_nodes_train_like_one(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    one = epochs(tiny.job(tmp_path / "one"))
+    jobs = [tiny.job(tmp_path / f"{n}", nodes=2, node_rank=n, main_address=address) for n in range(2)]
+    second = multiprocessing.get_context("spawn").Process(target=_second_node, args=(jobs[1],))
+    second.start()
+    first = epochs(jobs[0])
+    second.join(60)
+    assert second.exitcode == 0 and not (tmp_path / "1").exists()
+    assert first[-1].validation_dice == pytest.approx(one[-1].validation_dice, abs=1e-3)

@@ -1,7 +1,6 @@
 """Reading and checking the volumes of a case."""
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,10 +17,7 @@ from mlproject.data.geometry import (
     spacing_of,
 )
 from mlproject.data.image_files import ImageFile, read_image_file
-from mlproject.data.writing import write_like
 from mlproject.errors import DataError
-
-__all__ = ["Volume", "check_cases", "read_volume", "write_like"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,28 +52,6 @@ class Volume:
     def lesion_ml(self) -> float | None:
         """Volume of the lesion in ml, or None without a label."""
         return None if self.label is None else int(self.label.sum()) * self.voxel_ml
-
-
-def check_cases(cases: Sequence[Case], labelled: bool = True) -> dict[str, float]:
-    """Read every case, one at a time, and list all faults of all of them together.
-
-    Returns:
-        Lesion volume in ml by case name; NaN where there is no label.
-
-    Raises:
-        DataError: one line a fault, for all cases that `read_volume` refuses.
-    """
-    lesion_ml, faults = {}, []
-    for case in cases:
-        try:
-            volume = read_volume(case, labelled)
-        except DataError as error:
-            faults.append(str(error))
-        else:
-            lesion_ml[case.name] = math.nan if volume.lesion_ml is None else volume.lesion_ml
-    if faults:
-        raise DataError("\n".join([f"{len(faults)} of {len(cases)} cases cannot be used:", *faults]))
-    return lesion_ml
 
 
 def read_volume(case: Case, labelled: bool = True) -> Volume:

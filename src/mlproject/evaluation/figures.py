@@ -37,8 +37,8 @@ def loss_curves(history: pd.DataFrame) -> Figure:
     """Losses over the steps; below, validation Dice and learning rate.
 
     Args:
-        history: one row an epoch with the columns step, train_loss, train_cross_entropy, train_dice_loss,
-            validation_dice (NaN where there was no validation) and learning_rate.
+        history: one row a step with the columns step, train_loss, train_cross_entropy, train_dice_loss,
+            learning_rate and validation_dice; NaN where one was not measured.
     """
     figure = Figure(figsize=(7.5, 7), layout="constrained")
     losses, dice = figure.subplots(2, 1, sharex=True)
@@ -47,12 +47,14 @@ def loss_curves(history: pd.DataFrame) -> Figure:
         ("train_cross_entropy", "cross-entropy", BLUE, "--"),
         ("train_dice_loss", "1 − soft Dice", VERMILLION, "-."),
     ):
-        losses.plot(history["step"], history[column], style, color=colour, label=label)
+        measured = history.dropna(subset=[column])  # a step that was only validated must not cut the line
+        losses.plot(measured["step"], measured[column], style, color=colour, label=label)
     losses.set_ylabel("training loss")
     losses.legend(frameon=False)
 
     rate = dice.twinx()
-    rate.plot(history["step"], history["learning_rate"], color=GREY, linewidth=1)
+    measured = history.dropna(subset=["learning_rate"])
+    rate.plot(measured["step"], measured["learning_rate"], color=GREY, linewidth=1)
     rate.set_ylabel("learning rate", color=GREY)
     rate.set_ylim(bottom=0)
     dice.set(xlabel="optimizer step", ylabel="validation Dice (mean over cases)", ylim=(0, 1))

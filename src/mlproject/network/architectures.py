@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from mlproject.errors import SettingsError
 from mlproject.network.vnet import VNet, VNetSettings
 
+DETAIL_FEATURES = 4  # of the coarse network, that its branch at full resolution sees beside the image
 LESION_PRIOR = 0.01  # share of lesion voxels that an untrained network predicts
 
 
@@ -23,12 +24,15 @@ class DynUNetSettings:
         channels: channels of each level, from full resolution down; at least three levels.
         stem_stride: 2 halves the resolution in the first convolution, so that a step costs a fraction; the
             last layer predicts the 2³ voxels of each of its own at once.
+        detail_channels: channels of two convolutions at full resolution that see the image again, where the stem
+            halves it; without them (0) outlines are no finer than the stem's voxels.
         residual: whether each level's two convolutions have a residual sum.
         deep_supervision: whether the loss also sees outputs of the levels between the first and the last two.
     """
 
     channels: tuple[int, ...] = (16, 32, 64, 128)
     stem_stride: Literal[1, 2] = 2
+    detail_channels: int = 8
     residual: bool = False
     deep_supervision: bool = False
 
@@ -38,6 +42,8 @@ class DynUNetSettings:
                 f"network.dynunet.channels={list(self.channels)}: give three levels or more, each of 1 or "
                 "more channels, as [16, 32, 64, 128]"
             )
+        if self.detail_channels < 0:
+            raise SettingsError(f"network.dynunet.detail_channels={self.detail_channels}: give 0 or more")
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,8 @@ class SupervisedDynUNet(nn.Module):
 
     The list begins with those at full resolution; with deep supervision those of lower levels follow, each at
     half the resolution of the one before. Where the stem halves the resolution, every output layer predicts
-    the 2³ voxels of each of its own as channels, which are then sorted into place (Shi et al., CVPR 2016).
+    the 2³ voxels of each of its own as channels, which are then sorted into place (Shi et al., CVPR 2016), and
+    a small branch at full resolution adds what the stem has lost.
     """
 
     def __init__(self, settings: DynUNetSettings, in_channels: int) -> None:
@@ -68,10 +75,13 @@ class SupervisedDynUNet(nn.Module):
         levels = len(settings.channels)
         strides = [settings.stem_stride] + [2] * (levels - 1)
         self.stem_stride = settings.stem_stride
+        with_detail = settings.stem_stride > 1 and settings.detail_channels > 0
+        features = DETAIL_FEATURES if with_detail else 1
+        self.detail = detail_branch(in_channels + features, settings.detail_channels) if with_detail else None
         self.network = DynUNet(
             spatial_dims=3,
             in_channels=in_channels,
-            out_channels=settings.stem_stride**3,
+            out_channels=features * settings.stem_stride**3,
             kernel_size=[3] * levels,
             strides=strides,
             upsample_kernel_size=strides[1:],
@@ -88,8 +98,18 @@ class SupervisedDynUNet(nn.Module):
         if network.deep_supervision:  # MONAI's own forward would blow all levels up to one size
             outputs += network.heads
             network.heads[:] = [torch.empty(0)] * len(network.heads)  # a kept graph cannot be copied
-        logits = [pixelshuffle(output, 3, self.stem_stride) for output in outputs]
+        blown_up = [pixelshuffle(output, 3, self.stem_stride) for output in outputs]
+        logits = [features[:, :1] for features in blown_up]
+        if self.detail is not None:
+            logits[0] = logits[0] + self.detail(torch.cat([x, blown_up[0]], dim=1))
         return logits if self.training else logits[0]
+
+
+def detail_branch(in_channels: int, channels: int) -> nn.Sequential:
+    """Two convolutions at full resolution whose sum with the logits begins at zero."""
+    last = nn.Conv3d(channels, 1, 3, padding=1)
+    nn.init.zeros_(last.weight)
+    return nn.Sequential(nn.Conv3d(in_channels, channels, 3, padding=1), nn.LeakyReLU(0.01, inplace=True), last)
 
 
 def build_network(settings: NetworkSettings, in_channels: int, patch_size: tuple[int, int, int]) -> nn.Module:

@@ -1,7 +1,8 @@
 """`evaluate`: measure a model on labelled cases; the tables, pictures and report of it."""
 
+import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -66,7 +67,8 @@ def run(settings: EvaluateSettings) -> None:
         with runs.open_run(settings.tracking, "evaluate", "evaluate", run_id=run_id) as mlflow_run:
             mlflow_run.tag(model=settings.model)
             mlflow_run.log_settings(settings)
-            results = evaluate(segmenter, cases, mlflow_run, settings, notes)
+            facts = {"model": settings.model, "data": settings.located_data.root_path.name}
+            results = evaluate(segmenter, cases, mlflow_run, settings, facts, notes)
             results.show()
             console.print(f"report: {results.report}")
 
@@ -90,7 +92,12 @@ def _cases_to_measure(settings: EvaluateSettings, segmenter: Segmenter) -> tuple
 
 
 def evaluate(
-    segmenter: Segmenter, cases: Sequence[PreparedCase], mlflow_run: Run, settings: Experiment, notes: Sequence[str]
+    segmenter: Segmenter,
+    cases: Sequence[PreparedCase],
+    mlflow_run: Run,
+    settings: Experiment,
+    facts: Mapping[str, str],
+    notes: Sequence[str],
 ) -> Results:
     """Measure every candidate postprocessing of a model inside an open MLflow run, and log what was found."""
     variants = segmenter.description.candidates
@@ -109,7 +116,12 @@ def evaluate(
         "Dice of each case": figures.to_png(figures.paired_dots(tables)),
         "Dice against lesion volume": figures.to_png(figures.dice_against_volume(tables[chosen])),
     }
-    facts = {"MLflow run": mlflow_run.id, "cases": str(len(cases)), "chosen": chosen}
+    facts = {
+        **facts,
+        "MLflow run": mlflow_run.id,
+        "cases": str(len(cases)),
+        **{f"variant {name}": json.dumps(candidate.to_dict()) for name, candidate in variants.items()},
+    }
     title = "Stroke lesion segmentation: test report"
     report = write_report(folder, tables, summaries, differences, pictures, notes, title, facts, chosen)
     for name, picture in pictures.items():

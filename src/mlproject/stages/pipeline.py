@@ -35,16 +35,23 @@ def run(settings: Experiment) -> None:
             return
         trained = runs.child(parent.id, "train")
         if trained is not None and trained.info.status == "FINISHED":
-            segmenter = train.best_model(settings, dataset, str(trained.info.run_id))
+            train_id = str(trained.info.run_id)
+            segmenter = train.best_model(settings, dataset, train_id)
         else:
             with _child(settings, parent, "train") as child:
+                train_id = child.id
                 segmenter = train.train(settings, dataset, child)
         with _child(settings, parent, "postprocess") as child:
             segmenter = postprocess.postprocess(settings, dataset, segmenter, child)
             model_uri = f"runs:/{child.id}/model"
         with _child(settings, parent, "evaluate") as child:
-            notes = _notes_on(dataset)
-            results = evaluate.evaluate(segmenter, dataset.load(dataset.split.test), child, settings, notes)
+            test = dataset.load(dataset.split.test)
+            facts = {
+                "model": model_uri,
+                "data": f"{settings.located_data.root_path.name}, digest {dataset.digest}",
+                "training run": train_id,
+            }
+            results = evaluate.evaluate(segmenter, test, child, settings, facts, _notes_on(dataset))
         parent.log_metrics(evaluate.headline(results.summaries, results.differences, results.chosen))
         verdict, version = _register(settings, dataset, model_uri, parent)
     results.show()

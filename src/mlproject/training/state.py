@@ -1,0 +1,90 @@
+"""All that changes while a network is fitted, and how it is kept in a checkpoint."""
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel
+
+from mlproject.training.progress import Epoch, Point
+
+
+class FitState:
+    """Network, optimizer and position of a fit.
+
+    Attributes:
+        module: the network that is trained.
+        average: the moving average of its weights, or None.
+        optimizer: what trains it.
+        step: optimizer steps done.
+        closed: the step at which the last epoch was closed (validated, written and reported).
+        epochs_done: how many were.
+        seconds: spent in optimizer steps.
+        best: the best validation Dice, -1 before there is one.
+        window: sums over the steps since the last point of the curve: three losses, seconds, steps.
+        points: of the curve, since the last epoch was closed.
+        last_epoch: what was reported of the last epoch closed, as plain values.
+    """
+
+    def __init__(self, module: nn.Module, average: AveragedModel | None, optimizer: Optimizer) -> None:
+        self.module, self.average, self.optimizer = module, average, optimizer
+        self.step, self.closed, self.epochs_done, self.seconds, self.best = 0, 0, 0, 0.0, -1.0
+        self.window = [0.0] * 5
+        self.points: list[Point] = []
+        self.last_epoch: dict[str, Any] = {}
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The network to validate and to keep: the average, where there is one."""
+        return self.module if self.average is None else self.average.module
+
+    def close_epoch(self, validation_dice: float | None) -> Epoch:
+        """End an epoch at the present step; its points are handed over with it."""
+        improved = validation_dice is not None and validation_dice > self.best
+        if improved and validation_dice is not None:
+            self.best = validation_dice
+        self.epochs_done, self.closed = self.epochs_done + 1, self.step
+        self.last_epoch = {
+            "points": [point.to_dict() for point in self.points],
+            "validation_dice": validation_dice,
+            "improved": improved,
+        }
+        self.points = []
+        return self.closed_epoch()
+
+    def closed_epoch(self) -> Epoch:
+        """The last epoch closed, as it was reported (or should have been, had the process lived)."""
+        last = self.last_epoch
+        points = tuple(Point(**point) for point in last.get("points", ()))
+        dice, improved = last.get("validation_dice"), last.get("improved", False)
+        return Epoch(self.epochs_done, self.closed, points, dice, improved, stopped=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Tensors and plain values, for a checkpoint."""
+        return {
+            "step": self.step,
+            "closed": self.closed,
+            "epochs_done": self.epochs_done,
+            "seconds": self.seconds,
+            "best": self.best,
+            "window": self.window,
+            "points": [point.to_dict() for point in self.points],
+            "last_epoch": self.last_epoch,
+            "network": self.module.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "random_state": torch.get_rng_state(),
+        }
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Go back to what `to_dict` gave, torch's global generator included."""
+        self.module.load_state_dict(saved["network"])
+        if self.average is not None:
+            self.average.load_state_dict(saved["average"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        torch.set_rng_state(saved["random_state"])
+        self.step, self.closed, self.epochs_done = saved["step"], saved["closed"], saved["epochs_done"]
+        self.seconds, self.best, self.window = saved["seconds"], saved["best"], saved["window"]
+        self.points = [Point(**point) for point in saved["points"]]
+        self.last_epoch = saved["last_epoch"]

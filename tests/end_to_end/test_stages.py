@@ -1,0 +1,142 @@
+"""The stages one by one through the command line's own function, every shipped YAML, and real scans."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from nibabel.nifti1 import Nifti1Image
+
+from end_to_end.conftest import PROJECT, TINY
+from mlproject import cli
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder of a user's, with MLflow's default database in it."""
+    monkeypatch.chdir(tmp_path)
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    return tmp_path
+
+
+def run(stage: str, **settings: str) -> None:
+    """A stage with the tiny settings, and with those given; dots are double underscores."""
+    given = {name.replace("__", "."): value for name, value in settings.items()}
+    tiny = {} if stage == "predict" else {**TINY, "work_dir": "work"}
+    arguments = [word for name, value in {**tiny, **given}.items() for word in (f"--{name}", value)]
+    assert cli.main([stage, *arguments]) == 0
+
+
+def newest(stage: str) -> mlflow.entities.Run:
+    client = mlflow.MlflowClient()
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    return client.search_runs(experiments, f"tags.stage = '{stage}'", max_results=1)[0]
+
+
+def test_train_then_postprocess_then_evaluate(
+    folder: Path, tiny_isles: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("train", data__root=str(tiny_isles))
+    trained = newest("train").info.run_id
+    run("postprocess", run=trained, crf_search__trials="3")
+    tuned = newest("postprocess")
+    assert tuned.data.tags["training_run"] == trained
+    assert {"validation/network_only_dice", "validation/best_threshold_dice", "validation/with_crf_dice"} <= set(
+        tuned.data.metrics
+    )
+    trials = mlflow.MlflowClient().download_artifacts(tuned.info.run_id, "crf_search/trials.csv")
+    assert len(pd.read_csv(trials)) == 3
+
+    capsys.readouterr()
+    run("evaluate", model=f"runs:/{tuned.info.run_id}/model", data__root=str(tiny_isles))
+    split = pd.read_csv(mlflow.MlflowClient().download_artifacts(trained, "split.csv"))
+    table = pd.read_csv(mlflow.MlflowClient().download_artifacts(newest("evaluate").info.run_id, "report/per_case.csv"))
+    assert set(table["case"]) == set(split[split["split"] == "test"]["case"])  # the only ones it has not seen
+
+    # Copies of all cases under other names, in another format: known by their voxels, and left out.
+    code = cli.main(
+        ["evaluate", "--model", f"runs:/{trained}/model", "--data.layout", "table", "--work_dir", "work",
+         "--data.root", str(renamed(tiny_isles, set(split[split["split"] != "test"]["case"]), folder / "copies"))]
+    )  # fmt: skip
+    assert code == 2 and "trained or tuned on all" in capsys.readouterr().err
+
+
+def renamed(data: Path, names: set[str], to: Path) -> Path:
+    """A CSV of the cases' copies: uncompressed, and renamed."""
+    to.mkdir()
+    rows = []
+    for number, name in enumerate(sorted(names)):
+        files = {c: data / f"rawdata/{name}/ses-0001/{name}_ses-0001_{c}.nii.gz" for c in ("dwi", "adc")}
+        files["label"] = data / f"derivatives/{name}/ses-0001/{name}_ses-0001_msk.nii.gz"
+        for what, file in files.items():
+            Nifti1Image.from_filename(file).to_filename(to / f"{number}_{what}.nii")
+        rows.append({"case": f"other {number}", **{what: f"{number}_{what}.nii" for what in files}})
+    pd.DataFrame(rows).to_csv(to / "cases.csv", index=False)
+    return to / "cases.csv"
+
+
+@pytest.mark.parametrize("file", sorted((PROJECT / "conf").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_configuration(file: Path, folder: Path, tiny_isles: Path) -> None:
+    """Everything but its size is as shipped."""
+    shutil.copytree(tiny_isles, folder / "data")
+    where = {} if "layout: demo" in file.read_text() else {"data__root": str(folder / "data")}
+    run("main", config=str(file), data__demo_cases="6", patches__size="[32,32,32]", **where)
+    assert newest("main").data.metrics["test/dice"] >= 0
+
+
+def write_split(path: Path, rows: list[str]) -> str:
+    path.write_text("case,split\n" + "\n".join(rows) + "\n")
+    return str(path)
+
+
+def test_the_real_case_alone(folder: Path, lesion_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """DWI, ADC and FLAIR of a scanner, FLAIR on a grid of its own; in all parts of the split, and said so."""
+    name = "sub-strokecase0009"
+    split = write_split(folder / "split.csv", [f"{name},{part}" for part in ("train", "validation", "test")])
+    data = lesion_data / "isles22"
+    run(
+        "main",
+        data__root=str(data),
+        data__channels="[dwi,adc,flair]",
+        data__split_file=split,
+        patches__size="[32,32,32]",
+    )
+    report = mlflow.MlflowClient().download_artifacts(newest("evaluate").info.run_id, "report/report.html")
+    assert "Not an estimate" in Path(report).read_text()
+    session = data / "rawdata" / name / "ses-0001"
+    images = {c: str(session / f"{name}_ses-0001_{c}.nii.gz") for c in ("dwi", "adc", "flair")}
+    run(
+        "predict",
+        model="models:/stroke-lesion/1",
+        output="mask.nii.gz",
+        **{f"images__{c}": f for c, f in images.items()},
+    )
+    mask, dwi = (Nifti1Image.from_filename(path) for path in ("mask.nii.gz", images["dwi"]))
+    assert mask.shape == dwi.shape and mask.get_data_dtype() == np.uint8
+    np.testing.assert_array_equal(mask.affine, dwi.affine)
+    assert re.search(r"mask\.nii\.gz: \d+\.\d\d ml in \d+ lesions, by stroke-lesion/1", capsys.readouterr().out)
+
+    # MetaImage, of other grids: the answer in the format and on the grid of the file that was given.
+    scans = {f"images__{c}": str(lesion_data / "inference_only" / f"{c}.mha") for c in ("dwi", "adc", "flair")}
+    run("predict", model="models:/stroke-lesion/1", output="mask.mha", probability="p.nii.gz", **scans)
+    assert Nifti1Image.from_filename("p.nii.gz").shape == (128, 128, 25)
+
+
+def test_the_phantom_set(folder: Path, lesion_data: Path) -> None:
+    script = lesion_data / "make_phantom.py"
+    subprocess.run([sys.executable, script, folder / "phantom", "--subjects", "5", "--seed", "0"], check=True)
+    numbers = {1: "train", 2: "train", 3: "train", 4: "validation", 5: "test"}
+    rows = [f"sub-strokecase{number:04d},{part}" for number, part in numbers.items()]
+    run(
+        "main",
+        config="conf/isles2022.yaml",
+        data__root=str(folder / "phantom"),
+        data__split_file=write_split(folder / "split.csv", rows),
+        patches__size="[32,32,32]",
+    )
+    assert 0 <= newest("main").data.metrics["test/dice"] <= 1

@@ -1,0 +1,100 @@
+"""The alias moves on evidence only: real models, logged, registered and run in processes of their own."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import mlflow
+import pytest
+import torch
+
+import tiny
+from mlproject.data.cache import PreparedCache
+from mlproject.data.case import Case, DataSettings
+from mlproject.data.cases import find_cases
+from mlproject.data.preprocessing import PreparedCase, PreprocessingSettings
+from mlproject.errors import ModelError
+from mlproject.network.architectures import build_network
+from mlproject.prediction.postprocessing import Postprocessing
+from mlproject.prediction.segmenter import ModelDescription, Segmenter, digests_of
+from mlproject.prediction.sliding_window import PredictionSettings
+from mlproject.tracking import registry
+from mlproject.tracking.champion import challenge
+
+Pairs = list[tuple[Case, PreparedCase]]
+
+
+@pytest.fixture
+def pairs(tiny_isles: Path, tmp_path: Path) -> Pairs:
+    cases = find_cases(DataSettings(root=str(tiny_isles)))[:4]
+    cache = PreparedCache(tmp_path / "cache", PreprocessingSettings())
+    return [(case, cache.load(case)) for case in cases]
+
+
+@pytest.fixture
+def version(tmp_path: Path) -> Callable[..., int]:
+    """Registers a model that calls every brain voxel lesion (bias 20), or none (bias -20)."""
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    mlflow.set_experiment("test")
+
+    def make(bias: float, seen: tuple[str, ...] = ()) -> int:
+        network = build_network(tiny.NETWORK, 2, tiny.PATCHES.size)
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.zero_()
+            next(p for n, p in network.named_parameters() if n.endswith("output_block.conv.conv.bias")).fill_(bias)
+        description = ModelDescription(
+            channels=("dwi", "adc"),
+            preprocessing=PreprocessingSettings(),
+            network=tiny.NETWORK,
+            patch_size=tiny.PATCHES.size,
+            prediction=PredictionSettings(device="cpu"),
+            postprocessing=Postprocessing(),
+            candidates={"network": Postprocessing()},
+            seen=seen,
+        )
+        with mlflow.start_run():
+            return registry.register(registry.log_model(Segmenter(description, network)), "m")
+
+    return make
+
+
+def holder() -> int:
+    return int(mlflow.MlflowClient().get_model_version_by_alias("m", "champion").version)
+
+
+def test_better_one_takes_over_and_worse_one_does_not(version: Callable[..., int], pairs: Pairs) -> None:
+    nothing = version(-20)
+    assert challenge("m", nothing, pairs).moved and holder() == nothing  # the first, at once
+    everything = version(20)
+    verdict = challenge("m", everything, pairs)
+    assert verdict.moved and holder() == everything
+    assert verdict.difference is not None and verdict.difference.low > 0 and verdict.table is not None
+    assert (verdict.table["champion"] == 0).all() and (verdict.table["challenger"] > 0).all()
+
+    verdict = challenge("m", version(-20), pairs)
+    assert not verdict.moved and holder() == everything
+    assert "does not replace version 2" in verdict.reason
+
+
+def test_equal_one_does_not(version: Callable[..., int], pairs: Pairs) -> None:
+    challenge("m", version(20), pairs)
+    verdict = challenge("m", version(20), pairs[:2])
+    assert not verdict.moved and holder() == 1
+    assert verdict.difference is not None and verdict.difference.mean == 0
+
+
+def test_cases_that_either_has_seen_do_not_count(version: Callable[..., int], pairs: Pairs) -> None:
+    first, second = (tuple(digests_of([prepared])) for _, prepared in pairs[:2])
+    challenge("m", version(-20, seen=first[:1]), pairs)  # one channel seen is the case seen
+    verdict = challenge("m", version(20, seen=second), pairs[:2])
+    assert not verdict.moved and holder() == 1 and verdict.difference is None
+    assert "no case with a label" in verdict.reason
+
+
+def test_a_model_of_another_format_is_refused(version: Callable[..., int], tmp_path: Path) -> None:
+    version(20)
+    folder = registry.fetch("models:/m/1", tmp_path / "fetched")
+    file = folder / "artifacts" / "model" / "model.json"
+    file.write_text(file.read_text().replace('"format_version": 1', '"format_version": 0'))
+    with pytest.raises(ModelError, match="format 0, this software reads 1"):
+        Segmenter.load(folder / "artifacts" / "model")

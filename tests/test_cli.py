@@ -140,7 +140,7 @@ def test_predict_refuses_before_any_work(root: Path, capsys: pytest.CaptureFixtu
 def test_dead_server_is_said_in_time(
     root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mlproject.tracking.runs.SECONDS_TO_ANSWER", 0.1)
+    monkeypatch.setattr("mlproject.tracking.server.SECONDS_TO_ANSWER", 0.1)
     mlflow.set_tracking_uri("http://someone:secret@127.0.0.1:9")
     code = cli.main(["main", *main(root)])
     error = capsys.readouterr().err

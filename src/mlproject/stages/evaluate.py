@@ -26,6 +26,7 @@ from mlproject.stages.settings import EvaluateSettings, Experiment
 from mlproject.tracking import registry, runs
 from mlproject.tracking.runs import Run
 from mlproject.tracking.served_model import BUNDLE
+from mlproject.tracking.server import connect
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +59,7 @@ class Results:
 
 def run(settings: EvaluateSettings) -> None:
     """The entry point `evaluate`."""
-    runs.connect()
+    connect()
     with tempfile.TemporaryDirectory() as folder:
         model = registry.fetch(settings.model, Path(folder))
         segmenter = Segmenter.load(model / "artifacts" / BUNDLE, settings.prediction.device)

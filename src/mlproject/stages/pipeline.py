@@ -13,6 +13,7 @@ from mlproject.stages.console import console
 from mlproject.stages.settings import Experiment
 from mlproject.tracking import champion, registry, runs
 from mlproject.tracking.runs import Run
+from mlproject.tracking.server import connect, public_uri
 
 REGISTERED_TAG = "registered_model"
 
@@ -22,14 +23,16 @@ def run(settings: Experiment) -> None:
     if settings.training.node_rank > 0:
         train.help_to_train(settings)
         return
-    runs.connect()
+    connect()
     dataset = train.prepare(settings)
     run_id = runs.given_run_id(settings.training.resume)
+    if run_id:
+        runs.refuse_other_settings(run_id, settings, train.MAY_CHANGE)
     with (
         runs.open_run(settings.tracking, "main", "main", run_id=run_id) as parent,
         train.saying_how_to_resume("main", parent, settings),
     ):
-        parent.log_settings(settings, train.MAY_CHANGE)
+        parent.log_settings(settings)
         if registered := runs.find(parent.id).data.tags.get(REGISTERED_TAG):
             console.print(f"run {parent.id} is complete: its model is models:/{registered}")
             return
@@ -94,6 +97,6 @@ def _notes_on(dataset: DataSet) -> list[str]:
 
 def _shell(command: str) -> str:
     """A command to copy: with this environment's programs on the path, and this tracking server."""
-    server = f"MLFLOW_TRACKING_URI={shlex.quote(runs.public_uri())} "
+    server = f"MLFLOW_TRACKING_URI={shlex.quote(public_uri())} "
     activate = Path(sys.executable).parent / "activate"
     return (f"source {shlex.quote(str(activate))} && " if activate.exists() else "") + server + command

@@ -22,6 +22,7 @@ from mlproject.stages.train import NETWORK_ALONE, training_run_of
 from mlproject.tracking import registry, runs
 from mlproject.tracking.runs import Run
 from mlproject.tracking.served_model import BUNDLE
+from mlproject.tracking.server import connect
 from mlproject.tuning.crf_search import SearchResult, tune
 
 BEST_THRESHOLD, WITH_CRF = "best threshold", "with CRF"
@@ -29,7 +30,7 @@ BEST_THRESHOLD, WITH_CRF = "best threshold", "with CRF"
 
 def run(settings: PostprocessSettings) -> None:
     """The entry point `postprocess`."""
-    runs.connect()
+    connect()
     training_run = training_run_of(settings.run)
     experiment = settings_of(training_run, settings)
     dataset = open_dataset(experiment.located_data, experiment.preprocessing, settings.cache_path)

@@ -12,7 +12,8 @@ from mlproject.data.writing import EXTENSIONS, write_like
 from mlproject.errors import DataError, SettingsError
 from mlproject.stages.console import console
 from mlproject.stages.settings import PredictSettings
-from mlproject.tracking import registry, runs
+from mlproject.tracking import registry
+from mlproject.tracking.server import connect
 
 
 def run(settings: PredictSettings) -> None:
@@ -25,7 +26,7 @@ def run(settings: PredictSettings) -> None:
     for channel, file in images.items():
         if not file.is_file():
             raise DataError(f"images.{channel}: no file {file.absolute()}")
-    runs.connect()
+    connect()
     with tempfile.TemporaryDirectory() as folder:
         model = registry.fetch(settings.model, Path(folder) / "model")
         channels = registry.channels_of(model)

@@ -18,6 +18,7 @@ from mlproject.stages.console import console, training_display
 from mlproject.stages.settings import Experiment
 from mlproject.tracking import registry, runs
 from mlproject.tracking.runs import Run
+from mlproject.tracking.server import connect
 from mlproject.training import checkpoint
 from mlproject.training.fit import fit
 from mlproject.training.job import BEST, LAST, FitJob
@@ -54,10 +55,12 @@ def run(settings: Experiment) -> None:
     if settings.training.node_rank > 0:
         help_to_train(settings)
         return
-    runs.connect()
+    connect()
     dataset = prepare(settings)
     run_id = runs.given_run_id(settings.training.resume)
     run_id = training_run_of(run_id) if settings.training.resume else run_id
+    if run_id:
+        runs.refuse_other_settings(run_id, settings, MAY_CHANGE)
     with runs.open_run(settings.tracking, "train", "train", run_id=run_id) as mlflow_run:
         with saying_how_to_resume("train", mlflow_run, settings):
             train(settings, dataset, mlflow_run)
@@ -106,7 +109,7 @@ def train(settings: Experiment, dataset: DataSet, mlflow_run: Run) -> Segmenter:
     Raises Interrupted where the fit was asked to stop; its checkpoint is on disk then, and in the run.
     """
     folder = _checkpoints_of(mlflow_run.id, settings)
-    mlflow_run.log_settings(settings, MAY_CHANGE)
+    mlflow_run.log_settings(settings)
     located = settings.located_data
     mlflow_run.log_dataset(Path(located.root).name, dataset.digest, located.root, dataset.split)
     _follow(_job(settings, dataset, folder), mlflow_run)

@@ -9,11 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import mlflow
 import pandas as pd
-import requests
 from matplotlib.figure import Figure
 from mlflow.data.pandas_dataset import from_pandas
 from mlflow.entities import Metric, Param
@@ -22,10 +20,10 @@ from mlflow.exceptions import MlflowException
 from mlproject import config
 from mlproject.data.splits import Split
 from mlproject.errors import Interrupted, SettingsError, TrackingError
+from mlproject.tracking.server import public_uri
 from mlproject.training.progress import Point
 
 PARENT_TAG, STAGE_TAG = "mlflow.parentRunId", "stage"
-SECONDS_TO_ANSWER = 15
 
 
 @dataclass(frozen=True)
@@ -43,44 +41,6 @@ class TrackingSettings:
     system_metrics: bool = True
 
 
-def connect() -> None:
-    """Make sure that the tracking server answers, before any work is done for it.
-
-    MLflow itself would try for about four minutes. Raises TrackingError after SECONDS_TO_ANSWER.
-    """
-    uri = mlflow.get_tracking_uri()
-    if urlsplit(uri).scheme in ("http", "https"):
-        _wait_for_server(uri)
-    try:
-        mlflow.MlflowClient().search_experiments(max_results=1)
-    except MlflowException as error:
-        raise TrackingError(f"the tracking server {_public(uri)} refuses: {error.message.splitlines()[0]}") from error
-
-
-def _wait_for_server(uri: str) -> None:
-    until = time.monotonic() + SECONDS_TO_ANSWER
-    while True:
-        try:
-            requests.get(f"{uri.rstrip('/')}/health", timeout=5)
-            return
-        except requests.RequestException as error:
-            if time.monotonic() > until:
-                raise TrackingError(
-                    f"the tracking server {_public(uri)} does not answer ({type(error).__name__}): start it, or set "
-                    "MLFLOW_TRACKING_URI to one that runs"
-                ) from error
-            time.sleep(1)
-
-
-def public_uri() -> str:
-    """The tracking server's address, without a user and password that may stand in it."""
-    return _public(mlflow.get_tracking_uri())
-
-
-def _public(uri: str) -> str:
-    return uri.replace(f"{urlsplit(uri).netloc.rpartition('@')[0]}@", "") if "@" in urlsplit(uri).netloc else uri
-
-
 class Run:
     """An open MLflow run."""
 
@@ -89,22 +49,13 @@ class Run:
         self.experiment_id: str = active.info.experiment_id
         self.client = mlflow.MlflowClient()
 
-    def log_settings(self, settings: Any, may_change: Sequence[str] = ()) -> None:
+    def log_settings(self, settings: Any) -> None:
         """Every setting as a parameter `cfg.<dotted name>`, and all of them as config.yaml.
 
-        Raises SettingsError where the run, being resumed, was made with other settings, except for those
-        whose names begin with one of `may_change`.
+        A run that is gone on with keeps the parameters it began with; config.yaml has the present ones.
         """
-        flat = {f"cfg.{name}": str(value) for name, value in config.flatten(config.to_tree(settings)).items()}
         known = self.client.get_run(self.id).data.params
-        changed = {n: v for n, v in flat.items() if n in known and known[n] != v}
-        refused = {n: v for n, v in changed.items() if not n.removeprefix("cfg.").startswith(tuple(may_change))}
-        if refused:
-            differences = ", ".join(f"{n.removeprefix('cfg.')}: {known[n]} then, {v} now" for n, v in refused.items())
-            raise SettingsError(
-                f"run {self.id} cannot go on with other settings ({differences}): give the same ones, or begin a run"
-            )
-        new = [Param(name, value) for name, value in flat.items() if name not in known]
+        new = [Param(name, value) for name, value in _as_parameters(settings).items() if name not in known]
         for start in range(0, len(new), 100):
             self.client.log_batch(self.id, params=new[start : start + 100])
         self.client.log_text(self.id, config.dump(settings), "config.yaml")
@@ -125,7 +76,17 @@ class Run:
         self.log_points([Point(0, time.time_ns() // 1_000_000, defined)])
 
     def log_dataset(self, name: str, digest: str, root: str, split: Split) -> None:
-        """The data set with its digest as an MLflow input, and which case is in which part as split.csv."""
+        """The data set with its digest as an MLflow input, and which case is in which part as split.csv.
+
+        Raises SettingsError where the run, being resumed, was begun on other data.
+        """
+        inputs = self.client.get_run(self.id).inputs
+        known = [entry.dataset.digest for entry in inputs.dataset_inputs] if inputs else []
+        if known and digest not in known:
+            raise SettingsError(
+                f"run {self.id} was begun on other data or another split (digest {known[0]} then, {digest} now): "
+                "give the same data, or begin a run"
+            )
         table = pd.DataFrame(split.to_rows(), columns=["case", "split"])
         with warnings.catch_warnings():  # MLflow has two kinds of local source and wonders which
             warnings.simplefilter("ignore")
@@ -157,6 +118,28 @@ class Run:
         """Set tags; dots in MLflow's own names are written as double underscores."""
         for name, value in tags.items():
             self.client.set_tag(self.id, name.replace("__", "."), value)
+
+
+def _as_parameters(settings: Any) -> dict[str, str]:
+    return {f"cfg.{name}": str(value) for name, value in config.flatten(config.to_tree(settings)).items()}
+
+
+def refuse_other_settings(run_id: str, settings: Any, may_change: Sequence[str]) -> None:
+    """Raise SettingsError where a run was begun with settings that differ from these.
+
+    Settings whose names begin with one of `may_change` may differ. A run that has none yet passes.
+    """
+    known = find(run_id).data.params
+    differences = [
+        f"{name.removeprefix('cfg.')}: {known[name]} then, {value} now"
+        for name, value in _as_parameters(settings).items()
+        if known.get(name, value) != value and not name.removeprefix("cfg.").startswith(tuple(may_change))
+    ]
+    if differences:
+        raise SettingsError(
+            f"run {run_id} cannot go on with other settings ({', '.join(differences)}): give the same ones, or "
+            "begin a run"
+        )
 
 
 @contextmanager

@@ -1,0 +1,50 @@
+"""The tracking server: whether it answers, and how to speak of it."""
+
+import time
+from urllib.parse import urlsplit
+
+import mlflow
+import requests
+from mlflow.exceptions import MlflowException
+
+from mlproject.errors import TrackingError
+
+SECONDS_TO_ANSWER = 15
+
+
+def connect() -> None:
+    """Make sure that the tracking server answers, before any work is done for it.
+
+    MLflow itself would try for about four minutes. Raises TrackingError after SECONDS_TO_ANSWER.
+    """
+    uri = mlflow.get_tracking_uri()
+    if urlsplit(uri).scheme in ("http", "https"):
+        _wait_for_server(uri)
+    try:
+        mlflow.MlflowClient().search_experiments(max_results=1)
+    except MlflowException as error:
+        raise TrackingError(f"the tracking server {_public(uri)} refuses: {error.message.splitlines()[0]}") from error
+
+
+def _wait_for_server(uri: str) -> None:
+    until = time.monotonic() + SECONDS_TO_ANSWER
+    while True:
+        try:
+            requests.get(f"{uri.rstrip('/')}/health", timeout=5)
+            return
+        except requests.RequestException as error:
+            if time.monotonic() > until:
+                raise TrackingError(
+                    f"the tracking server {_public(uri)} does not answer ({type(error).__name__}): start it, or set "
+                    "MLFLOW_TRACKING_URI to one that runs"
+                ) from error
+            time.sleep(1)
+
+
+def public_uri() -> str:
+    """The tracking server's address, without a user and password that may stand in it."""
+    return _public(mlflow.get_tracking_uri())
+
+
+def _public(uri: str) -> str:
+    return uri.replace(f"{urlsplit(uri).netloc.rpartition('@')[0]}@", "") if "@" in urlsplit(uri).netloc else uri

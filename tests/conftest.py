@@ -1,6 +1,7 @@
 """What tests of several folders share."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,27 @@ def tiny_isles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "tiny"
     write_dataset(folder, cases=6, shape=(24, 28, 20))
     return folder
+
+
+@pytest.fixture(scope="session")
+def _empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's tables without a run: they take seconds to make, and a moment to copy."""
+    import mlflow
+
+    file = tmp_path_factory.mktemp("database") / "mlflow.db"
+    mlflow.MlflowClient(f"sqlite:///{file}").search_experiments()
+    return file
+
+
+@pytest.fixture
+def tracking(_empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to work in, with MLflow's default database there, to which all is logged."""
+    import mlflow
+
+    shutil.copy(_empty_database, tmp_path / "mlflow.db")
+    monkeypatch.chdir(tmp_path)
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    return tmp_path
 
 
 @pytest.fixture(scope="session")

@@ -58,11 +58,9 @@ BREAK: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.fixture
-def root(tiny_isles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")
-    shutil.copytree(tiny_isles, tmp_path / "data")
-    return tmp_path / "data"
+def root(tiny_isles: Path, tracking: Path) -> Path:
+    shutil.copytree(tiny_isles, tracking / "data")
+    return tracking / "data"
 
 
 def refused(capsys: pytest.CaptureFixture[str], stage: str, *arguments: str) -> str:

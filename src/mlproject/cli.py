@@ -47,6 +47,11 @@ def main(arguments: Sequence[str]) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except Exception as error:
+        if type(error).__module__ != "mlflow.exceptions":
+            raise
+        print(f"error: the tracking server failed: {str(error).splitlines()[0]}", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -33,5 +33,9 @@ class Interrupted(UserError):
     """The work was stopped by a signal; `exit_code` is 128 + the signal's number."""
 
     def __init__(self, text: str, signal_number: int) -> None:
-        super().__init__(text)
+        super().__init__(text, signal_number)
+        self.text = text
         self.exit_code = 128 + signal_number
+
+    def __str__(self) -> str:
+        return self.text

@@ -1,7 +1,8 @@
 """Ctrl-C, SIGTERM and the death of `mlflow run`: how a process learns that it shall stop.
 
 A first signal asks: work that can leave a checkpoint (training) looks at `requested` and ends by itself,
-all other work is left at once by the exception `Interrupted`. A second signal always raises.
+all other work is left at once by the exception `Interrupted`. Signals that follow within SAME_REQUEST_SECONDS
+are the same request (`mlflow run` sends SIGTERM on top of the terminal's Ctrl-C); a later one always raises.
 """
 
 import os
@@ -9,7 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 import psutil
@@ -17,7 +18,9 @@ import psutil
 from mlproject.errors import Interrupted
 
 _SHELLS = {"bash", "sh", "dash"}
+SAME_REQUEST_SECONDS = 5.0
 _received: int | None = None
+_received_at = 0.0
 _graceful = False
 
 
@@ -68,16 +71,19 @@ def stop_with(process: psutil.Process) -> None:
     """
 
     def watch() -> None:
-        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-            time.sleep(0.5)
+        with suppress(psutil.NoSuchProcess):
+            while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+                time.sleep(0.5)
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, name="watch-launcher", daemon=True).start()
 
 
 def _on_signal(number: int, _frame: FrameType | None) -> None:
-    global _received
-    first = _received is None
-    _received = number
+    global _received, _received_at
+    first, now = _received is None, time.monotonic()
+    if not first and now - _received_at < SAME_REQUEST_SECONDS:
+        return
+    _received, _received_at = number, now
     if not (first and _graceful):
         raise Interrupted(f"stopped by {signal.Signals(number).name}", number)

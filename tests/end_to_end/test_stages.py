@@ -16,14 +16,6 @@ from end_to_end.conftest import PROJECT, TINY
 from mlproject import cli
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder of a user's, with MLflow's default database in it."""
-    monkeypatch.chdir(tmp_path)
-    mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")
-    return tmp_path
-
-
 def run(stage: str, **settings: str) -> None:
     """A stage with the tiny settings, and with those given; dots are double underscores."""
     given = {name.replace("__", "."): value for name, value in settings.items()}
@@ -39,7 +31,7 @@ def newest(stage: str) -> mlflow.entities.Run:
 
 
 def test_train_then_postprocess_then_evaluate(
-    folder: Path, tiny_isles: Path, capsys: pytest.CaptureFixture[str]
+    tracking: Path, tiny_isles: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run("train", data__root=str(tiny_isles))
     trained = newest("train").info.run_id
@@ -61,7 +53,7 @@ def test_train_then_postprocess_then_evaluate(
     # Copies of all cases under other names, in another format: known by their voxels, and left out.
     code = cli.main(
         ["evaluate", "--model", f"runs:/{trained}/model", "--data.layout", "table", "--work_dir", "work",
-         "--data.root", str(renamed(tiny_isles, set(split[split["split"] != "test"]["case"]), folder / "copies"))]
+         "--data.root", str(renamed(tiny_isles, set(split[split["split"] != "test"]["case"]), tracking / "copies"))]
     )  # fmt: skip
     assert code == 2 and "trained or tuned on all" in capsys.readouterr().err
 
@@ -81,10 +73,10 @@ def renamed(data: Path, names: set[str], to: Path) -> Path:
 
 
 @pytest.mark.parametrize("file", sorted((PROJECT / "conf").glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_shipped_configuration(file: Path, folder: Path, tiny_isles: Path) -> None:
+def test_every_shipped_configuration(file: Path, tracking: Path, tiny_isles: Path) -> None:
     """Everything but its size is as shipped."""
-    shutil.copytree(tiny_isles, folder / "data")
-    where = {} if "layout: demo" in file.read_text() else {"data__root": str(folder / "data")}
+    shutil.copytree(tiny_isles, tracking / "data")
+    where = {} if "layout: demo" in file.read_text() else {"data__root": str(tracking / "data")}
     run("main", config=str(file), data__demo_cases="6", patches__size="[32,32,32]", **where)
     assert newest("main").data.metrics["test/dice"] >= 0
 
@@ -94,10 +86,10 @@ def write_split(path: Path, rows: list[str]) -> str:
     return str(path)
 
 
-def test_the_real_case_alone(folder: Path, lesion_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_real_case_alone(tracking: Path, lesion_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """DWI, ADC and FLAIR of a scanner, FLAIR on a grid of its own; in all parts of the split, and said so."""
     name = "sub-strokecase0009"
-    split = write_split(folder / "split.csv", [f"{name},{part}" for part in ("train", "validation", "test")])
+    split = write_split(tracking / "split.csv", [f"{name},{part}" for part in ("train", "validation", "test")])
     data = lesion_data / "isles22"
     run(
         "main",
@@ -127,16 +119,16 @@ def test_the_real_case_alone(folder: Path, lesion_data: Path, capsys: pytest.Cap
     assert Nifti1Image.from_filename("p.nii.gz").shape == (128, 128, 25)
 
 
-def test_the_phantom_set(folder: Path, lesion_data: Path) -> None:
+def test_the_phantom_set(tracking: Path, lesion_data: Path) -> None:
     script = lesion_data / "make_phantom.py"
-    subprocess.run([sys.executable, script, folder / "phantom", "--subjects", "5", "--seed", "0"], check=True)
+    subprocess.run([sys.executable, script, tracking / "phantom", "--subjects", "5", "--seed", "0"], check=True)
     numbers = {1: "train", 2: "train", 3: "train", 4: "validation", 5: "test"}
     rows = [f"sub-strokecase{number:04d},{part}" for number, part in numbers.items()]
     run(
         "main",
         config="conf/isles2022.yaml",
-        data__root=str(folder / "phantom"),
-        data__split_file=write_split(folder / "split.csv", rows),
+        data__root=str(tracking / "phantom"),
+        data__split_file=write_split(tracking / "split.csv", rows),
         patches__size="[32,32,32]",
     )
     assert 0 <= newest("main").data.metrics["test/dice"] <= 1

@@ -31,9 +31,8 @@ def pairs(tiny_isles: Path, tmp_path: Path) -> Pairs:
 
 
 @pytest.fixture
-def version(tmp_path: Path) -> Callable[..., int]:
+def version(tracking: Path) -> Callable[..., int]:
     """Registers a model that calls every brain voxel lesion (bias 20), or none (bias -20)."""
-    mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")
     mlflow.set_experiment("test")
 
     def make(bias: float, seen: tuple[str, ...] = ()) -> int:

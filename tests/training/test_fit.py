@@ -121,7 +121,7 @@ def cases_with_a_huge_voxel() -> list[PreparedCase]:
 def test_non_finite_loss_stops_before_the_step(tmp_path: Path) -> None:
     job = replace(tiny.job(tmp_path), training_cases=cases_with_a_huge_voxel)
     with pytest.raises(
-        TrainingError, match=r"not finite at step \d+ \(cases in the batch: .*case-2.*training\.learning"
+        TrainingError, match=r"gradient is not finite at step \d+ \(cases in the batch: .*case-2.*training\.learning"
     ):
         list(fit(job))
     state = tmp_path / LAST

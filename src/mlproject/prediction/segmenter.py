@@ -1,6 +1,7 @@
 """A trained model as a folder, and the one way from a volume to its mask: evaluate, predict and the server share it."""
 
 import json
+import pickle
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -107,11 +108,11 @@ class Segmenter:
         try:
             tree = json.loads((folder / DESCRIPTION).read_text())
             weights = torch.load(folder / WEIGHTS, map_location="cpu", weights_only=True)
-        except (OSError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
             raise ModelError(f"{folder} holds no readable model ({DESCRIPTION} and {WEIGHTS}): {error}") from error
         description = ModelDescription.from_dict(tree)
         network = build_network(description.network, len(description.channels), description.patch_size)
-        network.load_state_dict(weights)
+        load_weights(network, weights, folder / WEIGHTS)
         return cls(description, network, device)
 
     def save(self, folder: Path) -> None:
@@ -142,6 +143,17 @@ class Segmenter:
         mask, probability = apply(self.probability(case), case, postprocessing or self.description.postprocessing)
         _, count = ndimage.label(mask, np.ones((3, 3, 3)))
         return Segmentation(mask, probability, float(mask.sum()) * volume.voxel_ml, int(count))
+
+
+def load_weights(network: torch.nn.Module, weights: dict[str, Any], source: Path) -> None:
+    """Give a network its weights. Raises ModelError where they are another network's."""
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ModelError(
+            f"the weights in {source} do not fit the network that is described beside them: they are another "
+            "network's, or another version of this software made them; use that version"
+        ) from error
 
 
 def digests_of(cases: Sequence[PreparedCase]) -> set[str]:

@@ -59,23 +59,35 @@ class Results:
 
 def run(settings: EvaluateSettings) -> None:
     """The entry point `evaluate`."""
+    settings = settings.resolved()
     connect()
     with tempfile.TemporaryDirectory() as folder:
         model = registry.fetch(settings.model, Path(folder))
         segmenter = Segmenter.load(model / "artifacts" / BUNDLE, settings.prediction.device)
         cases, notes = _cases_to_measure(settings, segmenter)
+        if not registry.has_present_code(model):
+            notes.append("Measured with the present code, not with that logged with the model, which the server runs.")
         run_id = runs.given_run_id("")
         with runs.open_run(settings.tracking, "evaluate", "evaluate", run_id=run_id) as mlflow_run:
             mlflow_run.tag(model=settings.model)
-            mlflow_run.log_settings(settings)
-            facts = {"model": settings.model, "data": settings.located_data.root_path.name}
+            described = segmenter.description  # what it does not say has no part in an evaluation
+            mlflow_run.log_settings(
+                replace(
+                    settings,
+                    data=replace(settings.data, channels=described.channels),
+                    preprocessing=described.preprocessing,
+                    network=described.network,
+                    prediction=replace(described.prediction, device=settings.prediction.device),
+                )
+            )
+            facts = {"model": settings.model, "data": settings.data.root_path.name}
             results = evaluate(segmenter, cases, mlflow_run, settings, facts, notes)
             results.show()
             console.print(f"report: {results.report}")
 
 
 def _cases_to_measure(settings: EvaluateSettings, segmenter: Segmenter) -> tuple[list[PreparedCase], list[str]]:
-    data = replace(settings.located_data, channels=segmenter.description.channels)
+    data = replace(settings.data, channels=segmenter.description.channels)
     cache = PreparedCache(settings.cache_path, segmenter.description.preprocessing)
     cases = load_all(cache, find_cases(data))
     if settings.cases == "all":

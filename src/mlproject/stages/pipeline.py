@@ -20,6 +20,7 @@ REGISTERED_TAG = "registered_model"
 
 def run(settings: Experiment) -> None:
     """The entry point `main`. Gone on with after a stop, it takes up the stage at which it was stopped."""
+    settings = settings.resolved()
     if settings.training.node_rank > 0:
         train.help_to_train(settings)
         return
@@ -28,6 +29,9 @@ def run(settings: Experiment) -> None:
     run_id = runs.given_run_id(settings.training.resume)
     if run_id:
         runs.refuse_other_settings(run_id, settings, train.MAY_CHANGE)
+    trained = runs.child(run_id, "train") if run_id else None
+    if trained is not None:
+        runs.refuse_other_data(trained.info.run_id, dataset.digest)
     with (
         runs.open_run(settings.tracking, "main", "main", run_id=run_id) as parent,
         train.saying_how_to_resume("main", parent, settings),
@@ -36,10 +40,9 @@ def run(settings: Experiment) -> None:
         if registered := runs.find(parent.id).data.tags.get(REGISTERED_TAG):
             console.print(f"run {parent.id} is complete: its model is models:/{registered}")
             return
-        trained = runs.child(parent.id, "train")
         if trained is not None and trained.info.status == "FINISHED":
             train_id = str(trained.info.run_id)
-            segmenter = train.best_model(settings, dataset, train_id)
+            segmenter = registry.load(f"runs:/{train_id}/model", settings.prediction.device)
         else:
             with _child(settings, parent, "train") as child:
                 train_id = child.id
@@ -51,7 +54,7 @@ def run(settings: Experiment) -> None:
             test = dataset.load(dataset.split.test)
             facts = {
                 "model": model_uri,
-                "data": f"{settings.located_data.root_path.name}, digest {dataset.digest}",
+                "data": f"{settings.data.root_path.name}, digest {dataset.digest}",
                 "training run": train_id,
             }
             results = evaluate.evaluate(segmenter, test, child, settings, facts, _notes_on(dataset))
@@ -60,8 +63,11 @@ def run(settings: Experiment) -> None:
     results.show()
     name = settings.tracking.registered_model
     console.print(f"\nreport:  {results.report}\nmodel:   models:/{name}/{version} ({verdict.reason})")
-    console.print(f"look:    {_shell('mlflow ui --port 5000')}    then http://127.0.0.1:5000")
-    console.print(f"serve:   {_shell(f'mlflow models serve -m models:/{name}/{version} --env-manager local -p 5001')}")
+    uri = public_uri()
+    ui = _shell(f"mlflow ui --backend-store-uri {shlex.quote(uri)} --port 5000    then http://127.0.0.1:5000")
+    console.print(f"look:    {uri if uri.startswith('http') else ui}")
+    serve = f"mlflow models serve -m models:/{name}/{version} --env-manager local -p 5001"
+    console.print(f"serve:   {_shell(f'MLFLOW_TRACKING_URI={shlex.quote(uri)} {serve}')}")
 
 
 @contextmanager
@@ -76,13 +82,14 @@ def _child(settings: Experiment, parent: Run, stage: str) -> Iterator[Run]:
 def _register(settings: Experiment, dataset: DataSet, model_uri: str, parent: Run) -> tuple[champion.Verdict, int]:
     name = settings.tracking.registered_model
     version = registry.register(model_uri, name)
+    parent.tag(**{REGISTERED_TAG: f"{name}/{version}"})  # before what may fail: a resume must not register it again
     labelled = list(dataset.cases)
     pairs = list(zip(dataset.cases.values(), dataset.load(labelled), strict=True))
     verdict = champion.challenge(name, version, pairs)
     parent.log_text(json.dumps(verdict.to_dict(), indent=2), "champion/verdict.json")
     if verdict.table is not None:
         parent.log_table(verdict.table, "champion/cases.csv")
-    parent.tag(**{REGISTERED_TAG: f"{name}/{version}", "champion": verdict.reason})
+    parent.tag(champion=verdict.reason)
     return verdict, version
 
 
@@ -96,7 +103,6 @@ def _notes_on(dataset: DataSet) -> list[str]:
 
 
 def _shell(command: str) -> str:
-    """A command to copy: with this environment's programs on the path, and this tracking server."""
-    server = f"MLFLOW_TRACKING_URI={shlex.quote(public_uri())} "
+    """A command to copy, with this environment's programs on the path."""
     activate = Path(sys.executable).parent / "activate"
-    return (f"source {shlex.quote(str(activate))} && " if activate.exists() else "") + server + command
+    return (f"source {shlex.quote(str(activate))} && " if activate.exists() else "") + command

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import yaml
+from numpy.typing import NDArray
 
 from mlproject import config
 from mlproject.data.dataset import DataSet, open_dataset
 from mlproject.data.preprocessing import PreparedCase
-from mlproject.errors import ModelError
+from mlproject.errors import DataError, ModelError
 from mlproject.evaluation.report import verdict
 from mlproject.prediction.probability import CaseProbability
 from mlproject.prediction.segmenter import Segmenter
@@ -21,10 +22,10 @@ from mlproject.stages.settings import Experiment, PostprocessSettings
 from mlproject.stages.train import NETWORK_ALONE, training_run_of
 from mlproject.tracking import registry, runs
 from mlproject.tracking.runs import Run
-from mlproject.tracking.served_model import BUNDLE
 from mlproject.tracking.server import connect
 from mlproject.tuning.crf_search import SearchResult, tune
 
+FORMAT_VERSION = 1  # of the cached probabilities
 BEST_THRESHOLD, WITH_CRF = "best threshold", "with CRF"
 
 
@@ -33,27 +34,29 @@ def run(settings: PostprocessSettings) -> None:
     connect()
     training_run = training_run_of(settings.run)
     experiment = settings_of(training_run, settings)
-    dataset = open_dataset(experiment.located_data, experiment.preprocessing, settings.cache_path)
-    with tempfile.TemporaryDirectory() as folder:
-        model = registry.fetch(f"runs:/{training_run}/model", Path(folder))
-        segmenter = Segmenter.load(model / "artifacts" / BUNDLE, settings.prediction.device)
-        run_id = runs.given_run_id("")
-        with runs.open_run(settings.tracking, "postprocess", "postprocess", run_id=run_id) as mlflow_run:
-            mlflow_run.tag(training_run=training_run)
-            postprocess(settings, dataset, segmenter, mlflow_run)
-            console.print(f"model: runs:/{mlflow_run.id}/model")
+    dataset = open_dataset(experiment.data, experiment.preprocessing, experiment.cache_path)
+    runs.refuse_other_data(training_run, dataset.digest)
+    segmenter = registry.load(f"runs:/{training_run}/model", settings.prediction.device)
+    run_id = runs.given_run_id("")
+    with runs.open_run(settings.tracking, "postprocess", "postprocess", run_id=run_id) as mlflow_run:
+        mlflow_run.tag(training_run=training_run)
+        postprocess(experiment, dataset, segmenter, mlflow_run)
+        console.print(f"model: runs:/{mlflow_run.id}/model")
 
 
 def settings_of(training_run: str, settings: Experiment) -> Experiment:
-    """The settings a run was trained with; only `data.root` is taken from `settings`, where it is given."""
+    """The settings a run was trained with; from `settings` come the search, and where data and work lie."""
     with tempfile.TemporaryDirectory() as folder:
         file = runs.download(training_run, "config.yaml", Path(folder))
         if file is None:
             raise ModelError(f"run {training_run} has no config.yaml: it is not a training run of this software")
         tree = yaml.safe_load(file.read_text())
     trained = config.from_tree(Experiment, tree, f"config.yaml of run {training_run}")
-    root = settings.data.root or trained.data.root
-    return replace(trained, work_dir=settings.work_dir, data=replace(trained.data, root=root))
+    data = replace(trained.data, root=settings.data.root or trained.data.root)
+    data = replace(data, split_file=settings.data.split_file or data.split_file)
+    return replace(
+        trained, work_dir=settings.work_dir, data=data, crf_search=settings.crf_search, tracking=settings.tracking
+    ).resolved()
 
 
 def postprocess(settings: Experiment, dataset: DataSet, segmenter: Segmenter, mlflow_run: Run) -> Segmenter:
@@ -78,20 +81,36 @@ def postprocess(settings: Experiment, dataset: DataSet, segmenter: Segmenter, ml
 
 def cached_probabilities(segmenter: Segmenter, cases: Sequence[PreparedCase], folder: Path) -> list[CaseProbability]:
     """The network's probability of each case, kept on disk under the weights, settings and voxels it came from."""
-    weights = hashlib.sha256(repr((segmenter.description.prediction, segmenter.description.preprocessing)).encode())
+    made_with = (FORMAT_VERSION, segmenter.description.prediction, segmenter.description.preprocessing)
+    weights = hashlib.sha256(repr(made_with).encode())
     for value in segmenter.network.state_dict().values():
         weights.update(value.cpu().contiguous().numpy().tobytes())
     maps = []
     for case in cases:
         key = hashlib.sha256((weights.hexdigest() + "".join(case.channel_digests.values())).encode())
         path = folder / f"{key.hexdigest()[:40]}.npy"
-        if not path.exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=folder, delete=False) as temporary:
-                np.save(temporary, segmenter.probability(case))
-            Path(temporary.name).replace(path)
+        if not _is_readable(path):
+            _write(segmenter.probability(case), path)
         maps.append(CaseProbability(case, np.load(path, mmap_mode="r", allow_pickle=False)))
     return maps
+
+
+def _is_readable(path: Path) -> bool:
+    try:
+        np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return False
+    return True
+
+
+def _write(probability: NDArray[np.float32], path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            np.save(Path(folder) / path.name, probability)
+            (Path(folder) / path.name).replace(path)
+    except OSError as error:
+        raise DataError(f"{path} cannot be written ({error.strerror}): free some space, or set work_dir") from error
 
 
 def _log(result: SearchResult, mlflow_run: Run) -> None:

@@ -29,7 +29,7 @@ def run(settings: PredictSettings) -> None:
     connect()
     with tempfile.TemporaryDirectory() as folder:
         model = registry.fetch(settings.model, Path(folder) / "model")
-        channels = registry.channels_of(model)
+        channels = registry.read_description(model)["channels"]
         if set(images) != set(channels):
             raise SettingsError(
                 f"the model {settings.model} takes the channels {', '.join(channels)}; given: {', '.join(images)}. "

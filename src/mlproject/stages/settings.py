@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from mlproject.data.case import DataSettings
 from mlproject.data.patches import PatchSettings
@@ -58,12 +58,16 @@ class Experiment:
         """Where a run's checkpoints are kept."""
         return self.work_path / "runs" / run_id
 
-    @property
-    def located_data(self) -> DataSettings:
-        """`data`, with a place for the demo's cases where none was given."""
-        if self.data.layout == "demo" and not self.data.root:
-            return replace(self.data, root=str(self.work_path / "demo"))
-        return self.data
+    def resolved(self) -> Self:
+        """The same with absolute paths, which mean the same from any folder, and a place for the demo's cases."""
+        data = self.data
+        if data.layout == "demo" and not data.root:
+            data = replace(data, root=str(self.work_path / "demo"))
+        if data.root:
+            data = replace(data, root=str(data.root_path))
+        if data.split_file is not None:
+            data = replace(data, split_file=str(Path(data.split_file).expanduser().absolute()))
+        return replace(self, work_dir=str(self.work_path), data=data)
 
 
 @dataclass(frozen=True)

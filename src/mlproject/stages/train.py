@@ -1,5 +1,7 @@
 """`train`: fit a network on the training cases, choose its best epoch on the validation cases, log it all."""
 
+import shlex
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -8,24 +10,27 @@ from pathlib import Path
 
 from mlproject import config, interrupts
 from mlproject.data.dataset import DataSet, open_dataset
-from mlproject.errors import Interrupted, ModelError
+from mlproject.errors import Interrupted, ModelError, TrainingError
 from mlproject.evaluation.figures import loss_curves
 from mlproject.evaluation.validation import WholeVolumeDice
 from mlproject.network.architectures import build_network
 from mlproject.prediction.postprocessing import Postprocessing
-from mlproject.prediction.segmenter import ModelDescription, Segmenter, digests_of
+from mlproject.prediction.segmenter import ModelDescription, Segmenter, digests_of, load_weights
+from mlproject.prediction.sliding_window import resolve_device
 from mlproject.stages.console import console, training_display
 from mlproject.stages.settings import Experiment
 from mlproject.tracking import registry, runs
 from mlproject.tracking.runs import Run
 from mlproject.tracking.server import connect
 from mlproject.training import checkpoint
-from mlproject.training.fit import fit
+from mlproject.training.fit import check_devices, fit
 from mlproject.training.job import BEST, LAST, FitJob
 from mlproject.training.progress import Progress
 
 MAY_CHANGE = (
     "work_dir",
+    "data.root",  # another machine's path; the data's digest is compared instead
+    "data.split_file",
     "training.resume",
     "training.devices",
     "training.nodes",
@@ -48,10 +53,12 @@ CURVES = {
     "validation/dice": "validation_dice",
 }
 NETWORK_ALONE = "network"
+UPLOADED_TAG = "checkpoint_step"
 
 
 def run(settings: Experiment) -> None:
     """The entry point `train`."""
+    settings = settings.resolved()
     if settings.training.node_rank > 0:
         help_to_train(settings)
         return
@@ -61,6 +68,7 @@ def run(settings: Experiment) -> None:
     run_id = training_run_of(run_id) if settings.training.resume else run_id
     if run_id:
         runs.refuse_other_settings(run_id, settings, MAY_CHANGE)
+        runs.refuse_other_data(run_id, dataset.digest)
     with runs.open_run(settings.tracking, "train", "train", run_id=run_id) as mlflow_run:
         with saying_how_to_resume("train", mlflow_run, settings):
             train(settings, dataset, mlflow_run)
@@ -71,7 +79,9 @@ def run(settings: Experiment) -> None:
 def prepare(settings: Experiment) -> DataSet:
     """Refuse what cannot work before anything starts: network against patch, every case, the split."""
     build_network(settings.network, len(settings.data.channels), settings.patches.size)
-    dataset = open_dataset(settings.located_data, settings.preprocessing, settings.cache_path)
+    check_devices(settings.training)
+    resolve_device(settings.prediction.device)
+    dataset = open_dataset(settings.data, settings.preprocessing, settings.cache_path)
     split = dataset.split
     console.print(
         f"{len(dataset.cases)} cases with {', '.join(settings.data.channels)}: {len(split.train)} to train, "
@@ -98,9 +108,13 @@ def saying_how_to_resume(stage: str, mlflow_run: Run, settings: Experiment) -> I
     file.write_text(config.dump(settings))
     try:
         yield
-    except Interrupted as error:
-        command = f"python src/run.py {stage} --config {file} --training.resume {mlflow_run.id}"
-        raise Interrupted(f"{error}. Go on with: {command}", error.exit_code - 128) from None
+    except (Interrupted, TrainingError) as error:
+        words = [sys.executable, sys.argv[0], stage, "--config", str(file), "--training.resume", mlflow_run.id]
+        text = (
+            f"{error}. Go on with: {shlex.join(words)} (or with the same `mlflow run` command "
+            f"and --run-id {mlflow_run.id})"
+        )
+        raise type(error)(text, *error.args[1:]) from None
 
 
 def train(settings: Experiment, dataset: DataSet, mlflow_run: Run) -> Segmenter:
@@ -110,8 +124,8 @@ def train(settings: Experiment, dataset: DataSet, mlflow_run: Run) -> Segmenter:
     """
     folder = _checkpoints_of(mlflow_run.id, settings)
     mlflow_run.log_settings(settings)
-    located = settings.located_data
-    mlflow_run.log_dataset(Path(located.root).name, dataset.digest, located.root, dataset.split)
+    root = settings.data.root
+    mlflow_run.log_dataset(Path(root).name, dataset.digest, root, dataset.split)
     _follow(_job(settings, dataset, folder), mlflow_run)
     mlflow_run.log_figure(loss_curves(runs.history(mlflow_run.id, CURVES)), "figures/loss_curves.png")
     _upload(mlflow_run, folder)
@@ -123,15 +137,16 @@ def train(settings: Experiment, dataset: DataSet, mlflow_run: Run) -> Segmenter:
 def help_to_train(settings: Experiment) -> None:
     """The part of a node other than the first: train, and leave MLflow to the first."""
     dataset = prepare(settings)
-    for _ in fit(_job(settings, dataset, settings.run_path("helper"))):
-        pass
+    with interrupts.graceful():
+        for _ in fit(_job(settings, dataset, settings.run_path("helper")), interrupts.requested):
+            pass
 
 
 def best_model(settings: Experiment, dataset: DataSet, run_id: str) -> Segmenter:
-    """The network of a run's epoch with the best validation Dice, with a threshold of 0.5 and no CRF."""
-    best = checkpoint.read(_checkpoints_of(run_id, settings) / BEST)
+    """The network of the epoch with the best validation Dice, with a threshold of 0.5 and no CRF."""
+    best = checkpoint.read(settings.run_path(run_id) / BEST)
     network = build_network(settings.network, len(settings.data.channels), settings.patches.size)
-    network.load_state_dict(best["weights"])
+    load_weights(network, best["weights"], settings.run_path(run_id) / BEST)
     seen = digests_of(dataset.load([*dataset.split.train, *dataset.split.validation]))
     description = ModelDescription(
         channels=settings.data.channels,
@@ -184,19 +199,22 @@ def _follow(job: FitJob, mlflow_run: Run) -> None:
                 raise interrupts.stop_now(f"stopped at step {event.step}, with a checkpoint")
             if job.training.upload_every and event.number % job.training.upload_every == 0:
                 _upload(mlflow_run, job.folder)
+        if interrupts.requested():  # after the last step
+            raise interrupts.stop_now("stopped at the end of training, with a checkpoint")
 
 
 def _upload(mlflow_run: Run, folder: Path) -> None:
-    for name in (LAST, BEST):
+    for name in (BEST, LAST):
         if (folder / name).exists():
             mlflow_run.log_file(folder / name, "checkpoints")
+    mlflow_run.tag(**{UPLOADED_TAG: str(checkpoint.read(folder / LAST)["step"])})
 
 
 def _checkpoints_of(run_id: str, settings: Experiment) -> Path:
-    """The folder of a run's checkpoints, fetched from its artifacts where this machine has none of them."""
+    """The folder of a run's checkpoints, fetched from its artifacts where those have come further than this machine."""
     folder = settings.run_path(run_id)
-    if (folder / LAST).exists():
-        checkpoint.read(folder / LAST)
+    here = checkpoint.read(folder / LAST)["step"] if (folder / LAST).exists() else 0
+    if here >= int(runs.find(run_id).data.tags.get(UPLOADED_TAG, "0")):
         return folder
     for name in (BEST, LAST):
         found = runs.download(run_id, f"checkpoints/{name}", folder / "download")

@@ -1,5 +1,6 @@
 """Which version of a registered model is the champion: the alias moves on evidence only."""
 
+import math
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -9,7 +10,6 @@ from typing import Any
 import mlflow
 import numpy as np
 import pandas as pd
-from mlflow.exceptions import MlflowException
 from nibabel.nifti1 import Nifti1Image
 
 from mlproject.data.cases import Case
@@ -17,9 +17,8 @@ from mlproject.data.preprocessing import PreparedCase
 from mlproject.errors import ModelError
 from mlproject.evaluation.metrics import case_metrics
 from mlproject.evaluation.statistics import PairedDifference, paired_difference
-from mlproject.prediction.segmenter import Segmenter, digests_of
-from mlproject.tracking.registry import CHAMPION, fetch, run_model
-from mlproject.tracking.served_model import BUNDLE
+from mlproject.prediction.segmenter import digests_of
+from mlproject.tracking.registry import CHAMPION, fetch, read_description, run_model
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,12 +38,10 @@ class Verdict:
     table: pd.DataFrame | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for the run's artifacts."""
-        return {
-            "moved": self.moved,
-            "reason": self.reason,
-            "difference": asdict(self.difference) if self.difference else None,
-        }
+        """Plain values, for the run's artifacts; what is undefined is None."""
+        difference = asdict(self.difference) if self.difference else {}
+        defined = {name: None if math.isnan(value) else value for name, value in difference.items()}
+        return {"moved": self.moved, "reason": self.reason, "difference": defined or None}
 
 
 def challenge(name: str, version: int, cases: Sequence[tuple[Case, PreparedCase]]) -> Verdict:
@@ -55,12 +52,11 @@ def challenge(name: str, version: int, cases: Sequence[tuple[Case, PreparedCase]
     champion at once.
     """
     client = mlflow.MlflowClient()
-    try:
-        champion = client.get_model_version_by_alias(name, CHAMPION)
-    except MlflowException:
+    aliases = client.get_registered_model(name).aliases
+    if CHAMPION not in aliases:
         client.set_registered_model_alias(name, CHAMPION, str(version))
         return Verdict(moved=True, reason=f"version {version} is the first champion of {name}")
-    holder = int(champion.version)
+    holder = int(aliases[CHAMPION])
     if holder == version:
         return Verdict(moved=False, reason=f"version {version} is the champion already")
     with tempfile.TemporaryDirectory() as folder:
@@ -72,17 +68,18 @@ def challenge(name: str, version: int, cases: Sequence[tuple[Case, PreparedCase]
 
 def _compare(name: str, version: int, holder: int, cases: Sequence[tuple[Case, PreparedCase]], folder: Path) -> Verdict:
     models = {v: fetch(f"models:/{name}/{v}", folder / f"version-{v}") for v in (version, holder)}
-    loaded = {v: Segmenter.load(path / "artifacts" / BUNDLE, "cpu").description for v, path in models.items()}
-    seen = {digest for description in loaded.values() for digest in description.seen}
-    needed = {channel for description in loaded.values() for channel in description.channels}
+    # Not through ModelDescription: each may be of another format, which its own code alone reads.
+    described = {v: read_description(path) for v, path in models.items()}
+    seen = {digest for description in described.values() for digest in description["seen"]}
+    needed = {channel for description in described.values() for channel in description["channels"]}
     unseen = [(case, p) for case, p in cases if not digests_of([p]) & seen and needed <= set(case.images)]
     if not unseen:
         return Verdict(
             moved=False,
-            reason=f"version {holder} stays champion: there is no case with a label that neither it nor version "
-            f"{version} has been trained or tuned on",
+            reason=f"version {holder} stays champion: there is no case with a label and the channels "
+            f"{', '.join(sorted(needed))} that neither it nor version {version} has been trained or tuned on",
         )
-    dice = {v: _dice_of(models[v], loaded[v].channels, unseen, folder / f"answers-{v}") for v in models}
+    dice = {v: _dice_of(models[v], described[v]["channels"], unseen, folder / f"answers-{v}") for v in models}
     table = pd.DataFrame({"case": [c.name for c, _ in unseen], "champion": dice[holder], "challenger": dice[version]})
     difference = paired_difference(np.array(dice[holder]), np.array(dice[version]))
     moved = difference.low > 0

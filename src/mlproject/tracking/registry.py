@@ -100,10 +100,24 @@ def run_model(
     return results
 
 
-def channels_of(folder: Path) -> tuple[str, ...]:
-    """The image channels, in their order, that a fetched model takes."""
-    description = json.loads((folder / "artifacts" / BUNDLE / DESCRIPTION).read_text())
-    return tuple(description["channels"])
+def read_description(folder: Path) -> dict[str, Any]:
+    """What a fetched model says of itself, as plain values: its `channels` in their order, what it has `seen` ..."""
+    return dict(json.loads((folder / "artifacts" / BUNDLE / DESCRIPTION).read_text()))
+
+
+def load(uri: str, device: str | None = None) -> Segmenter:
+    """A logged model in this process, run by the present code."""
+    with tempfile.TemporaryDirectory() as folder:
+        return Segmenter.load(fetch(uri, Path(folder)) / "artifacts" / BUNDLE, device)
+
+
+def has_present_code(folder: Path) -> bool:
+    """Whether the code logged with a fetched model is the code of this process."""
+
+    def sources(package: Path) -> dict[str, bytes]:
+        return {str(path.relative_to(package)): path.read_bytes() for path in package.rglob("*.py")}
+
+    return sources(folder / "code" / PACKAGE.name) == sources(PACKAGE)
 
 
 def _as_nifti(path: Path, converted: Path) -> Path:

@@ -76,17 +76,7 @@ class Run:
         self.log_points([Point(0, time.time_ns() // 1_000_000, defined)])
 
     def log_dataset(self, name: str, digest: str, root: str, split: Split) -> None:
-        """The data set with its digest as an MLflow input, and which case is in which part as split.csv.
-
-        Raises SettingsError where the run, being resumed, was begun on other data.
-        """
-        inputs = self.client.get_run(self.id).inputs
-        known = [entry.dataset.digest for entry in inputs.dataset_inputs] if inputs else []
-        if known and digest not in known:
-            raise SettingsError(
-                f"run {self.id} was begun on other data or another split (digest {known[0]} then, {digest} now): "
-                "give the same data, or begin a run"
-            )
+        """The data set with its digest as an MLflow input, and which case is in which part as split.csv."""
         table = pd.DataFrame(split.to_rows(), columns=["case", "split"])
         with warnings.catch_warnings():  # MLflow has two kinds of local source and wonders which
             warnings.simplefilter("ignore")
@@ -142,6 +132,25 @@ def refuse_other_settings(run_id: str, settings: Any, may_change: Sequence[str])
         )
 
 
+def refuse_other_data(run_id: str, digest: str) -> None:
+    """Raise SettingsError where a run was begun on a data set, or a split of it, with another digest."""
+    inputs = find(run_id).inputs
+    known = [entry.dataset.digest for entry in inputs.dataset_inputs] if inputs else []
+    if known and digest not in known:
+        raise SettingsError(
+            f"run {run_id} was begun on other data or another split (digest {known[0]} then, {digest} now), so what it "
+            "was trained on could be tested on: give the same data, or begin a run"
+        )
+
+
+def _refuse_other_stage(run_id: str, stage: str) -> None:
+    begun_as = find(run_id).data.tags.get(STAGE_TAG, stage)
+    if begun_as != stage:
+        raise SettingsError(
+            f"run {run_id} is a run of {begun_as}, not of {stage}: give that stage, or another run's id"
+        )
+
+
 @contextmanager
 def open_run(
     settings: TrackingSettings, name: str, stage: str, *, run_id: str = "", parent: Run | None = None
@@ -149,6 +158,7 @@ def open_run(
     """An MLflow run, new or (by `run_id`) gone on with, closed as what it came to: FINISHED, FAILED or KILLED."""
     where: dict[str, Any] = {"log_system_metrics": settings.system_metrics, "nested": parent is not None}
     if run_id:
+        _refuse_other_stage(run_id, stage)
         where["run_id"] = run_id
     else:
         where |= {"run_name": name, "experiment_id": parent.experiment_id if parent else _experiment(settings)}

@@ -11,6 +11,7 @@ import binascii
 import logging
 import os
 import tempfile
+import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +35,8 @@ from mlproject.prediction.segmenter import Segmenter
 BUNDLE = "model"
 DEVICE_VARIABLE = "STROKE_LESION_DEVICE"
 GZIP_MAGIC = b"\x1f\x8b"
+MAX_ROWS = 16
+MAX_BASE64 = 2**28  # characters of one image; many times any scan
 
 
 def signature(channels: tuple[str, ...]) -> ModelSignature:
@@ -85,6 +88,7 @@ class StrokeLesionModel(PythonModel):
         folder = Path(context.artifacts[BUNDLE])
         self.segmenter = Segmenter.load(folder, os.environ.get(DEVICE_VARIABLE))
         self.version = _version(folder.parents[1])
+        self.one_at_a_time = threading.Lock()  # MLflow answers requests in threads; memory shall stay bounded
 
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: Mapping[str, Any] | None = None
@@ -108,6 +112,8 @@ class StrokeLesionModel(PythonModel):
         if not params.get("crf", True):
             postprocessing = replace(postprocessing, crf=None)
         with_probability = bool(params.get("return_probability"))
+        if len(table) > MAX_ROWS:
+            raise BadRequestError(f"{len(table)} cases in one request: send {MAX_ROWS} at the most")
         rows = []
         for number, row in enumerate(table.to_dict("records"), start=1):
             with tempfile.TemporaryDirectory() as folder:
@@ -116,8 +122,9 @@ class StrokeLesionModel(PythonModel):
                     for channel in self.segmenter.description.channels
                 }
                 try:
-                    volume = read_volume(Case(f"row {number}", images, None, f"row {number}"), labelled=False)
-                    found = self.segmenter.segment(volume, postprocessing)
+                    with self.one_at_a_time:
+                        volume = read_volume(Case(f"row {number}", images, None, f"row {number}"), labelled=False)
+                        found = self.segmenter.segment(volume, postprocessing)
                 except UserError as error:
                     raise BadRequestError(str(error).replace(f"{folder}/", "")) from None
                 reference = next(iter(images.values()))
@@ -138,6 +145,8 @@ def _decoded(text: Any, folder: Path, channel: str, row: int) -> Path:
     where = f"row {row}, channel {channel!r}"
     if not isinstance(text, str) or not text:
         raise BadRequestError(f"{where}: no image; send base64 of a .nii.gz or .nii file")
+    if len(text) > MAX_BASE64:
+        raise BadRequestError(f"{where}: {len(text)} characters of base64: {MAX_BASE64} are the most")
     try:
         content = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):

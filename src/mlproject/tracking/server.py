@@ -1,5 +1,6 @@
 """The tracking server: whether it answers, and how to speak of it."""
 
+import os
 import time
 from urllib.parse import urlsplit
 
@@ -9,7 +10,8 @@ from mlflow.exceptions import MlflowException
 
 from mlproject.errors import TrackingError
 
-SECONDS_TO_ANSWER = 15
+SECONDS_TO_ANSWER = 8
+RETRIES_VARIABLE = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 
 
 def connect() -> None:
@@ -20,17 +22,25 @@ def connect() -> None:
     uri = mlflow.get_tracking_uri()
     if urlsplit(uri).scheme in ("http", "https"):
         _wait_for_server(uri)
+    usual = os.environ.get(RETRIES_VARIABLE)
+    os.environ[RETRIES_VARIABLE] = "1"
     try:
         mlflow.MlflowClient().search_experiments(max_results=1)
     except MlflowException as error:
         raise TrackingError(f"the tracking server {_public(uri)} refuses: {error.message.splitlines()[0]}") from error
+    finally:
+        os.environ.pop(RETRIES_VARIABLE)
+        if usual is not None:
+            os.environ[RETRIES_VARIABLE] = usual
 
 
 def _wait_for_server(uri: str) -> None:
     until = time.monotonic() + SECONDS_TO_ANSWER
     while True:
         try:
-            requests.get(f"{uri.rstrip('/')}/health", timeout=5)
+            answer = requests.get(f"{uri.rstrip('/')}/health", timeout=4)
+            if answer.status_code >= 500:  # a proxy whose server is down
+                answer.raise_for_status()
             return
         except requests.RequestException as error:
             if time.monotonic() > until:

@@ -2,12 +2,26 @@
 
 from collections.abc import Callable, Iterator
 
+import torch
 from lightning_fabric import Fabric
 
+from mlproject.errors import SettingsError
 from mlproject.training.job import FitJob
 from mlproject.training.loop import Trainer
 from mlproject.training.processes import fit_in_processes
 from mlproject.training.progress import Epoch, Progress
+from mlproject.training.settings import TrainingSettings
+
+
+def check_devices(settings: TrainingSettings) -> None:
+    """Raise SettingsError where this machine has not the GPUs that are asked for."""
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    on_gpu = settings.accelerator == "cuda" or (settings.accelerator == "auto" and gpus > 0)
+    if on_gpu and settings.devices > gpus:
+        raise SettingsError(
+            f"training.accelerator={settings.accelerator} with training.devices={settings.devices} needs as many CUDA "
+            f"GPUs, PyTorch sees {gpus} here: set training.accelerator=cpu, or fewer devices"
+        )
 
 
 def fit(job: FitJob, stop: Callable[[], bool] = lambda: False) -> Iterator[Progress | Epoch]:

@@ -34,7 +34,7 @@ class Trainer:
         torch.set_num_threads(settings.threads or self.cores)
         torch.manual_seed(settings.seed)
         self.job, self.fabric = job, fabric
-        self.cases = job.training_cases()
+        self.cases, self.validation = job.training_cases(), job.validation_cases()
         self.patches = PatchDataset(self.cases, job.patches, settings.seed)
         self.epoch_steps = max(1, self.patches.epoch_length // settings.batch_size)
         module = build_network(job.network, job.channels, job.patches.size)
@@ -114,7 +114,10 @@ class Trainer:
             group["lr"] = settings.learning_rate * settings.learning_rate_factor(state.step, self._share())
         self.fabric.backward(terms.total)
         if clip := settings.gradient_clip:
-            self.fabric.clip_gradients(self.network, self.optimizer, max_norm=clip, error_if_nonfinite=False)
+            norm = self.fabric.clip_gradients(self.network, self.optimizer, max_norm=clip, error_if_nonfinite=False)
+            # In float16 an overflow is usual: the gradient scaler passes over such a step by itself.
+            if norm is not None and settings.precision != "16-mixed" and not torch.isfinite(norm):
+                raise self._not_finite(batch["case"].tolist())
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if state.average is not None:
@@ -144,9 +147,9 @@ class Trainer:
     def _not_finite(self, cases: list[int]) -> TrainingError:
         names = ", ".join(sorted({self.cases[case].name for case in self._gather(cases)}))
         return TrainingError(
-            f"the loss is not finite at step {self.state.step + 1} (cases in the batch: {names}); no weight was changed"
-            f" by it. Look at these cases, or lower training.learning_rate={self.job.training.learning_rate}, set "
-            "training.gradient_clip, or use training.precision=32-true"
+            f"the loss or its gradient is not finite at step {self.state.step + 1} (cases in the batch: {names}); no "
+            "weight was changed by it. Look at these cases, or set training.gradient_clip, "
+            f"training.precision=32-true, or a training.learning_rate below {self.job.training.learning_rate}"
         )
 
     def _share(self) -> float:
@@ -202,7 +205,7 @@ class Trainer:
         """Mean Dice of the validation cases, dealt out over the processes; None where asked to stop."""
         network, rank, world = self.state.evaluated, self.fabric.global_rank, self.fabric.world_size
         values = []
-        for case in self.job.validation_cases()[rank::world]:
+        for case in self.validation[rank::world]:
             if world == 1 and stop():
                 return None
             values.append(self.job.validate(network, case, self.fabric.device))

@@ -8,6 +8,7 @@ import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import timedelta
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -38,7 +39,10 @@ def fit_in_processes(job: FitJob, stop: Callable[[], bool]) -> Iterator[Progress
         for local_rank in range(job.training.devices):
             ours, theirs = context.Pipe()
             worker = context.Process(target=_work, args=(job, local_rank, address, theirs), name=f"fit-{local_rank}")
+            # Inherited: Ctrl-C must not reach a worker, not even while it is still importing.
+            unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
             worker.start()
+            signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
             theirs.close()
             workers.append(worker)
             pipes.append(ours)
@@ -58,7 +62,8 @@ def _listen(
         if stop() and not told:
             told = True
             for pipe in open_pipes.values():
-                pipe.send(_STOP)
+                with suppress(OSError):  # it has died, which is noticed below
+                    pipe.send(_STOP)
         wait(list(open_pipes.values()), timeout=0.2)
         for rank in [rank for rank, pipe in open_pipes.items() if pipe.poll()]:
             try:
@@ -86,8 +91,6 @@ def _died(rank: int, exit_code: int | None) -> TrainingError:
 
 def _work(job: FitJob, local_rank: int, address: str, pipe: Connection) -> None:
     """The whole life of one worker process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     _end_with_parent()
     # Weights of 1³ kernels look the same in both memory formats, and DDP remarks on it.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")

@@ -1,6 +1,7 @@
 """How long, how fast and on what a network is trained."""
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -76,12 +77,12 @@ class TrainingSettings:
             **dict.fromkeys(budgets, 1e-9),
             **dict.fromkeys(("batch_size", "devices", "nodes", "validate_every", "log_every"), 1),
             **dict.fromkeys(("weight_decay", "warmup_steps", "gradient_clip", "average"), 0),
-            **dict.fromkeys(("upload_every", "threads", "node_rank"), 0),
+            **dict.fromkeys(("upload_every", "threads", "node_rank", "seed"), 0),
             **({} if self.workers is None else {"workers": 0}),
             "learning_rate": 1e-12,
         }
         for name, least in at_least.items():
-            if getattr(self, name) < least:
+            if not least <= getattr(self, name) < math.inf:  # NaN is refused, too
                 rule = "positive" if 0 < least < 1 else f"at least {least}"
                 raise SettingsError(f"training.{name} must be {rule}, got {getattr(self, name)}")
         if self.average >= 1:
@@ -93,7 +94,7 @@ class TrainingSettings:
             )
         if self.node_rank >= self.nodes:
             raise SettingsError(f"training.node_rank must be below training.nodes={self.nodes}, got {self.node_rank}")
-        if self.nodes > 1 and ":" not in self.main_address:
+        if (self.nodes > 1 or self.main_address) and not re.fullmatch(r".+:\d+", self.main_address):
             raise SettingsError(
                 "training.nodes > 1 needs training.main_address, HOST:PORT of the machine with node_rank 0, "
                 f"got {self.main_address!r}"

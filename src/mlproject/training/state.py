@@ -7,6 +7,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
+from mlproject.errors import ModelError
 from mlproject.training.progress import Epoch, Point
 
 
@@ -78,8 +79,14 @@ class FitState:
         }
 
     def restore(self, saved: dict[str, Any]) -> None:
-        """Go back to what `to_dict` gave, torch's global generator included."""
-        self.module.load_state_dict(saved["network"])
+        """Go back to what `to_dict` gave, torch's global generator included; ModelError for another network's."""
+        try:
+            self.module.load_state_dict(saved["network"])
+        except RuntimeError as error:
+            raise ModelError(
+                "the checkpoint's weights do not fit this network: another version of this software made them; "
+                "use that version, or begin a run"
+            ) from error
         if self.average is not None:
             self.average.load_state_dict(saved["average"])
         self.optimizer.load_state_dict(saved["optimizer"])

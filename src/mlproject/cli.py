@@ -72,6 +72,7 @@ def _configure_logging() -> None:
     logging.getLogger("mlproject").setLevel(logging.INFO)
     # Set before MLflow configures its own logger: it reports every step of its system monitor at INFO.
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 
 def _usage() -> str:

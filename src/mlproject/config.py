@@ -146,5 +146,7 @@ def _as_text(value: Any) -> str:
 def _one_line(error: Exception) -> str:
     text = re.sub(r"\s+", " ", str(error)).strip()
     text = re.sub(r'^Parser key "([^"]+)": ', r"\1: ", text)
-    text = re.sub(r"Expected a(n?) (.+)\. Got value: (.*)$", r"expected \2, got \3", text)
+    text = re.sub(r"Expected an? (.+)\. Got value: (.*)$", r"expected \1, got \2", text)
+    text = re.sub(r"Does not validate .* Subtypes: \[(.+?)\] .* Given value: (.*)$", r"expected \1, got \2", text)
+    text = text.replace(", NoneType, got", " or null, got")
     return text.replace("typing.", "").replace("<class '", "").replace("'>", "")

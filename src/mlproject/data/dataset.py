@@ -78,7 +78,7 @@ def _loaded_or_fault(cache: PreparedCache, labelled: bool, case: Case) -> Prepar
     try:
         return cache.load(case, labelled)
     except DataError as error:
-        return error
+        return error if case.name in str(error) else DataError(f"{case.name}: {error}")
 
 
 def _lesion_ml(case: PreparedCase) -> float:

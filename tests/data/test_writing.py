@@ -6,7 +6,7 @@ import pytest
 import SimpleITK
 
 from mlproject.data import writing
-from mlproject.data.volumes import write_like
+from mlproject.data.writing import write_like
 from mlproject.errors import DataError
 
 SHAPE = (6, 7, 5)

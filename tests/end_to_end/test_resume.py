@@ -102,7 +102,7 @@ def test_main_with_two_processes(place: Workplace) -> None:
     )
     assert done.returncode == 0, done.stderr
     for stage in ("main", "train", "postprocess", "evaluate"):
-        (run,) = place.runs("train")
+        (run,) = place.runs(stage)
         assert run.info.status == "FINISHED"
 
 

@@ -22,6 +22,8 @@ SAME_REQUEST_SECONDS = 5.0
 _received: int | None = None
 _received_at = 0.0
 _graceful = False
+watched: psutil.Process | None = None
+"""The launcher whose end stops this process, if there is one."""
 
 
 def install() -> None:
@@ -69,6 +71,8 @@ def stop_with(process: psutil.Process) -> None:
 
     A SIGTERM to `mlflow run` ends only `mlflow run`: without this, its child would train on, unseen.
     """
+    global watched
+    watched = process
 
     def watch() -> None:
         with suppress(psutil.NoSuchProcess):

@@ -53,9 +53,12 @@ class Workplace:
     def run(self, command: list[str]) -> subprocess.CompletedProcess[str]:
         return subprocess.run(command, cwd=self.folder, env=self.environment, capture_output=True, text=True)
 
-    def stage(self, stage: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """`python src/run.py STAGE ...`."""
-        return self.run([sys.executable, str(PROJECT / "src" / "run.py"), stage, *arguments])
+    def stage_command(self, stage: str, **settings: str) -> list[str]:
+        """The words of `python src/run.py STAGE ...` that mean the same as those of `mlflow_run`."""
+        given = {"config": "conf/demo.yaml", **self.settings}
+        given |= {name.replace("__", "."): value for name, value in settings.items()}
+        pairs = [word for name, value in given.items() for word in (f"--{name}", value)]
+        return [sys.executable, str(PROJECT / "src" / "run.py"), stage, *pairs]
 
     def client(self) -> mlflow.MlflowClient:
         return mlflow.MlflowClient(f"sqlite:///{self.folder / 'mlflow.db'}")

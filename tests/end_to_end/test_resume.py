@@ -4,7 +4,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -53,7 +52,7 @@ def test_sigterm_to_mlflow_run_then_resume_elsewhere(place: Workplace) -> None:
     assert [run.info.run_id for run in place.runs("train")] == [train.info.run_id]
     assert {run.info.status for stage in ("main", "train", "evaluate") for run in place.runs("train")} == {"FINISHED"}
 
-    whole = place.stage("train", *(w for n, v in place.settings.items() for w in (f"--{n}", v)), "--training.steps=60")
+    whole = place.run(place.stage_command("train", training__steps="60"))
     assert whole.returncode == 0, whole.stderr
     never_stopped = place.runs("train")[-1].info.run_id
     resumed, straight = weights(place, train.info.run_id), weights(place, never_stopped)
@@ -71,9 +70,7 @@ def test_ctrl_c_says_how_to_go_on(place: Workplace, through: str) -> None:
     if through == "mlflow run":  # which sends its child SIGTERM on top of the terminal's SIGINT
         command, code = place.mlflow_run("-e", "train", training__steps="2000"), 1
     else:
-        command = [sys.executable, str(PROJECT / "src" / "run.py"), "train"]
-        command += [word for name, value in place.settings.items() for word in (f"--{name}", value)]
-        command, code = [*command, "--training.steps=2000", "--training.devices=2"], 130
+        command, code = place.stage_command("train", training__steps="2000", training__devices="2"), 130
     process = subprocess.Popen(
         command,
         cwd=place.folder,
@@ -87,9 +84,9 @@ def test_ctrl_c_says_how_to_go_on(place: Workplace, through: str) -> None:
     time.sleep(1)  # some steps beyond the checkpoint of the first epoch
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process of the group
     _, stderr = process.communicate(timeout=60)
-    assert process.returncode == code
+    assert process.returncode == code, stderr
+    wait_for(lambda: place.runs("train")[0].info.status == "KILLED", 60)
     (run,) = place.runs("train")
-    assert run.info.status == "KILLED"
     (last,) = [line for line in stderr.splitlines() if line.startswith("error: ")]
     assert last.startswith("error: stopped at step") and f"--training.resume {run.info.run_id}" in last
     step = int(last.split("step ")[1].split(",")[0])
@@ -97,9 +94,7 @@ def test_ctrl_c_says_how_to_go_on(place: Workplace, through: str) -> None:
 
 
 def test_main_with_two_processes(place: Workplace) -> None:
-    done = place.stage(
-        "main", *(w for n, v in place.settings.items() for w in (f"--{n}", v)), "--training.devices", "2"
-    )
+    done = place.run(place.stage_command("main", training__devices="2"))
     assert done.returncode == 0, done.stderr
     for stage in ("main", "train", "postprocess", "evaluate"):
         (run,) = place.runs(stage)

@@ -5,6 +5,7 @@ import gzip
 import json
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ import pytest
 import requests
 from nibabel.nifti1 import Nifti1Image
 
-from end_to_end.conftest import Workplace
+from end_to_end.conftest import PROJECT, Workplace
 from mlproject.evaluation.metrics import case_metrics
 
 Row = dict[str, str | None]
@@ -79,8 +80,9 @@ def test_served_mask_is_predicts_and_evaluates(workplace: Workplace, server: str
     mask = np.asarray(decoded(served["mask"]).dataobj)
 
     output = workplace.folder / "mask.nii.gz"
-    arguments = [word for channel, path in images.items() for word in (f"--images.{channel}", str(path))]
-    done = workplace.stage("predict", "--model", "models:/stroke-lesion/1", *arguments, "--output", str(output))
+    command = [sys.executable, str(PROJECT / "src" / "run.py"), "predict", "--model", "models:/stroke-lesion/1"]
+    command += [word for channel, path in images.items() for word in (f"--images.{channel}", str(path))]
+    done = workplace.run([*command, "--output", str(output)])
     assert done.returncode == 0, done.stderr
     predicted = nibabel.load(output)
     np.testing.assert_array_equal(np.asarray(predicted.dataobj), mask)  # type: ignore[attr-defined]

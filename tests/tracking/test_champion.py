@@ -33,7 +33,6 @@ def pairs(tiny_isles: Path, tmp_path: Path) -> Pairs:
 @pytest.fixture
 def version(tracking: Path) -> Callable[..., int]:
     """Registers a model that calls every brain voxel lesion (bias 20), or none (bias -20)."""
-    mlflow.set_experiment("test")
 
     def make(bias: float, seen: tuple[str, ...] = ()) -> int:
         network = build_network(tiny.NETWORK, 2, tiny.PATCHES.size)
@@ -51,7 +50,7 @@ def version(tracking: Path) -> Callable[..., int]:
             candidates={"network": Postprocessing()},
             seen=seen,
         )
-        with mlflow.start_run():
+        with mlflow.start_run(experiment_id="0"):
             return registry.register(registry.log_model(Segmenter(description, network)), "m")
 
     return make

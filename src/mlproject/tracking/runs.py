@@ -2,10 +2,12 @@
 
 import math
 import os
+import subprocess
+import sys
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +19,10 @@ from mlflow.data.pandas_dataset import from_pandas
 from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
 
-from mlproject import config
+from mlproject import config, interrupts
 from mlproject.data.splits import Split
 from mlproject.errors import Interrupted, SettingsError, TrackingError
+from mlproject.tracking import keep_killed
 from mlproject.tracking.server import public_uri
 from mlproject.training.progress import Point
 
@@ -172,6 +175,11 @@ def open_run(
         yield run
     except (Interrupted, KeyboardInterrupt):
         mlflow.end_run("KILLED")
+        if interrupts.watched is not None and parent is None:
+            command = [sys.executable, keep_killed.__file__, str(interrupts.watched.pid), run.id]
+            environment = {**os.environ, "MLFLOW_TRACKING_URI": mlflow.get_tracking_uri()}
+            nowhere = subprocess.DEVNULL
+            subprocess.Popen(command, env=environment, start_new_session=True, stdout=nowhere, stderr=nowhere)
         raise
     except BaseException as error:
         run.tag(failure=str(error)[:5000] or type(error).__name__)
@@ -181,8 +189,17 @@ def open_run(
 
 
 def _experiment(settings: TrackingSettings) -> str:
-    under_mlflow_run = os.environ.get("MLFLOW_EXPERIMENT_ID")
-    return under_mlflow_run or str(mlflow.set_experiment(settings.experiment).experiment_id)
+    if under_mlflow_run := os.environ.get("MLFLOW_EXPERIMENT_ID"):
+        return under_mlflow_run
+    client = mlflow.MlflowClient()
+    with suppress(MlflowException):  # it exists, perhaps since a moment ago
+        client.create_experiment(settings.experiment)
+    experiment = client.get_experiment_by_name(settings.experiment)
+    if experiment is None:
+        raise TrackingError(
+            f"the experiment {settings.experiment!r} cannot be made: choose another tracking.experiment"
+        )
+    return str(experiment.experiment_id)
 
 
 def given_run_id(resume: str) -> str:

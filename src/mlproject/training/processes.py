@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import timedelta
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
@@ -39,7 +40,9 @@ def fit_in_processes(job: FitJob, stop: Callable[[], bool]) -> Iterator[Progress
         for local_rank in range(job.training.devices):
             ours, theirs = context.Pipe()
             worker = context.Process(target=_work, args=(job, local_rank, address, theirs), name=f"fit-{local_rank}")
-            # Inherited: Ctrl-C must not reach a worker, not even while it is still importing.
+            # Inherited: Ctrl-C must not reach a worker, not even while it is still importing. The tracker goes
+            # first, because starting it unblocks the signals.
+            resource_tracker.ensure_running()
             unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
             worker.start()
             signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
@@ -91,6 +94,8 @@ def _died(rank: int, exit_code: int | None) -> TrainingError:
 
 def _work(job: FitJob, local_rank: int, address: str, pipe: Connection) -> None:
     """The whole life of one worker process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     _end_with_parent()
     # Weights of 1³ kernels look the same in both memory formats, and DDP remarks on it.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")

@@ -63,7 +63,7 @@ def name_to_patient(name: str) -> int:
         ([1, 2, 3], (0.15, 0.2), (1, 1, 1)),
         ([1, 2, 3, 4], (0.45, 0.45), (1, 1, 2)),
         ([1, 2, 0], (0.15, 0.2), None),  # nobody is left to test on
-        ([1, 2, 0, 0, 0], (0.15, 0.2), (2, 2, 1)),
+        ([1, 2, 0, 0, 0], (0.15, 0.2), None),  # no lesion to test on
         ([1, 2, 3, float("nan"), float("nan"), float("nan")], (0.15, 0.2), (2, 2, 2)),  # no label: no lesion
         ([1, 0, 0, 0, 0], (0.15, 0.2), None),  # no lesion to validate on
         ([0, 0, 0, 0, 0], (0.15, 0.2), None),
@@ -80,10 +80,10 @@ def test_few_cases(volumes: list[float], shares: tuple[float, float], expected: 
         assert sizes(make_split(cases, lesion_ml, settings)) == expected
 
 
-def test_a_test_part_without_a_lesion_is_said(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_test_part_without_a_lesion_is_refused() -> None:
     cases, lesion_ml = cohort([1, 2, 0, 0, 0])
-    make_split(cases, lesion_ml, DataSettings())
-    assert "No case of the test part has a lesion" in caplog.text
+    with pytest.raises(DataError, match="the test part of the split holds no lesion"):
+        make_split(cases, lesion_ml, DataSettings())
 
 
 def test_the_cases_own_split_is_taken_over() -> None:

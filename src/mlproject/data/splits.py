@@ -129,6 +129,4 @@ def _check_lesions(split: Split, lesion_ml: Mapping[str, float], advice: str) ->
         if not names:
             raise DataError(f"the {part} part of the split is empty: {advice}")
         if not any(lesion_ml[name] > 0 for name in names):
-            if part != "test":
-                raise DataError(f"the {part} part of the split holds no lesion ({', '.join(names)}): {advice}")
-            logger.warning("No case of the test part has a lesion (%s): its Dice says little", ", ".join(names))
+            raise DataError(f"the {part} part of the split holds no lesion ({', '.join(names)}): {advice}")

@@ -15,7 +15,7 @@ from mlproject.tracking import champion, registry, runs
 from mlproject.tracking.runs import Run
 from mlproject.tracking.server import connect, public_uri
 
-REGISTERED_TAG = "registered_model"
+REGISTERED_TAG, CHAMPION_TAG = "registered_model", "champion"
 
 
 def run(settings: Experiment) -> None:
@@ -37,8 +37,9 @@ def run(settings: Experiment) -> None:
         train.saying_how_to_resume("main", parent, settings),
     ):
         parent.log_settings(settings)
-        if registered := runs.find(parent.id).data.tags.get(REGISTERED_TAG):
-            console.print(f"run {parent.id} is complete: its model is models:/{registered}")
+        tags = runs.find(parent.id).data.tags
+        if CHAMPION_TAG in tags:  # the last thing that is done
+            console.print(f"run {parent.id} is complete: its model is models:/{tags[REGISTERED_TAG]}")
             return
         if trained is not None and trained.info.status == "FINISHED":
             train_id = str(trained.info.run_id)
@@ -81,15 +82,16 @@ def _child(settings: Experiment, parent: Run, stage: str) -> Iterator[Run]:
 
 def _register(settings: Experiment, dataset: DataSet, model_uri: str, parent: Run) -> tuple[champion.Verdict, int]:
     name = settings.tracking.registered_model
-    version = registry.register(model_uri, name)
-    parent.tag(**{REGISTERED_TAG: f"{name}/{version}"})  # before what may fail: a resume must not register it again
+    registered = runs.find(parent.id).data.tags.get(REGISTERED_TAG)  # before a stop, which must not make two versions
+    version = int(registered.rpartition("/")[2]) if registered else registry.register(model_uri, name)
+    parent.tag(**{REGISTERED_TAG: f"{name}/{version}"})
     labelled = list(dataset.cases)
     pairs = list(zip(dataset.cases.values(), dataset.load(labelled), strict=True))
     verdict = champion.challenge(name, version, pairs)
     parent.log_text(json.dumps(verdict.to_dict(), indent=2), "champion/verdict.json")
     if verdict.table is not None:
         parent.log_table(verdict.table, "champion/cases.csv")
-    parent.tag(champion=verdict.reason)
+    parent.tag(**{CHAMPION_TAG: verdict.reason})
     return verdict, version
 
 

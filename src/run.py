@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from mlproject.cli import main
-
 if __name__ == "__main__":
+    from mlproject.cli import main  # here: the worker processes, which import this file too, need none of it
+
     sys.exit(main(sys.argv[1:]))

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -53,3 +54,15 @@ def lesion_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real scans in {folder}; set LESION_DATA to their folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """The URL of an empty PostgreSQL database; the test is skipped where PostgreSQL is not installed."""
+    import postgres
+
+    programs = postgres.binaries()
+    if programs is None:
+        pytest.skip("PostgreSQL's initdb is neither on PATH nor in /usr/lib/postgresql; apt-get install postgresql")
+    with postgres.server(programs) as url:
+        yield url

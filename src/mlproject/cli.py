@@ -18,6 +18,7 @@ PROJECT = Path(__file__).parents[2]
 STAGES = {
     "main": ("pipeline", "Experiment", "train, tune the CRF, evaluate, register"),
     "train": ("train", "Experiment", "fit a network"),
+    "search": ("search", "SearchSettings", "search loss weights and other settings, with Optuna"),
     "postprocess": ("postprocess", "PostprocessSettings", "tune threshold and CRF of a trained run"),
     "evaluate": ("evaluate", "EvaluateSettings", "measure a model on labelled cases"),
     "predict": ("predict", "PredictSettings", "segment one case"),

@@ -31,7 +31,7 @@ def load(settings: type[T], arguments: Sequence[str], folders: Sequence[Path], s
     parser = ArgumentParser(prog=f"src/run.py {stage}", exit_on_error=False, description=settings.__doc__)
     parser.add_argument("--config", type=str, help="a YAML file with settings")
     parser.add_class_arguments(settings)
-    names = dict(_leaves(settings))
+    names = dict(leaves(settings))
     _refuse_unknown([a[2:].split("=")[0] for a in arguments if a.startswith("--")], names, "on the command line")
     try:
         file = parser.parse_args([a for a in arguments if re.match(r"--config(=|$)", a)]).config
@@ -47,7 +47,7 @@ def load(settings: type[T], arguments: Sequence[str], folders: Sequence[Path], s
 
 def from_tree(settings: type[T], tree: Mapping[str, Any], source: str) -> T:
     """Settings from nested dictionaries, as `to_tree` makes them; `source` says in an error where they stood."""
-    names = dict(_leaves(settings))
+    names = dict(leaves(settings))
     arguments = _as_arguments(tree, names, source)
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(settings)
@@ -78,12 +78,12 @@ def dump(settings: Any) -> str:
     return yaml.safe_dump(to_tree(settings), sort_keys=False, allow_unicode=True)
 
 
-def _leaves(settings: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted name and type of every setting."""
+def leaves(settings: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted name and type of every setting of a dataclass."""
     hints = typing.get_type_hints(settings)
     for field in dataclasses.fields(typing.cast(Any, settings)):
         if dataclasses.is_dataclass(hints[field.name]):
-            yield from _leaves(typing.cast(type, hints[field.name]), f"{prefix}{field.name}.")
+            yield from leaves(typing.cast(type, hints[field.name]), f"{prefix}{field.name}.")
         else:
             yield f"{prefix}{field.name}", hints[field.name]
 

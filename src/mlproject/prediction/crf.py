@@ -18,6 +18,15 @@ from mlproject.errors import DataError, SettingsError
 
 # The lattice keys of pydensecrf are 16-bit integers: beyond this it ends the process with SIGSEGV.
 MAX_FEATURE = 1000.0
+# What CrfSettings accepts.
+LIMITS = {
+    "theta_gamma_mm": (0.5, 50),
+    "theta_alpha_mm": (0.5, 200),
+    "theta_beta": (0.05, 20),
+    "weight_gaussian": (0, 100),
+    "weight_bilateral": (0, 100),
+    "iterations": (0, 50),
+}
 # Probabilities are kept this far from 0 and 1, so that their logarithms are finite.
 _SMALLEST = 1e-6
 # The uncertain region: voxels above this probability, and all within this distance of one.
@@ -49,15 +58,7 @@ class CrfSettings:
     region: Literal["uncertain", "brain"] = "uncertain"
 
     def __post_init__(self) -> None:
-        bounds = {
-            "theta_gamma_mm": (0.5, 50),
-            "theta_alpha_mm": (0.5, 200),
-            "theta_beta": (0.05, 20),
-            "weight_gaussian": (0, 100),
-            "weight_bilateral": (0, 100),
-            "iterations": (0, 50),
-        }
-        for name, (low, high) in bounds.items():
+        for name, (low, high) in LIMITS.items():
             value = getattr(self, name)
             if not low <= value <= high:  # NaN fails this too
                 raise SettingsError(f"{name} of the CRF is {value}: it must be {low} to {high}")
@@ -95,23 +96,18 @@ def refine(
             "they must be 0 to 1, never NaN; the network that predicted them is damaged"
         )
     refined = np.array(probability, dtype=np.float32)
-    region = _region(refined, brain, spacing_mm, settings)
     weighted = settings.weight_gaussian > 0 or settings.weight_bilateral > 0
-    if region.any() and weighted and settings.iterations > 0:
-        position_mm = np.argwhere(region) * np.array(spacing_mm)
-        refined[region] = _infer(refined[region], image[:, region], position_mm.T, settings)
+    if weighted and settings.iterations > 0:
+        region = np.asarray(brain) if settings.region == "brain" else uncertain_region(refined, brain, spacing_mm)
+        if region.any():
+            refined[region] = _infer(Nodes.of(region, refined, image, spacing_mm), settings)
     return refined
 
 
-def _region(
-    probability: NDArray[np.float32],
-    brain: NDArray[np.bool_],
-    spacing_mm: tuple[float, float, float],
-    settings: CrfSettings,
+def uncertain_region(
+    probability: NDArray[np.float32], brain: NDArray[np.bool_], spacing_mm: tuple[float, float, float]
 ) -> NDArray[np.bool_]:
-    """The voxels (I, J, K) that CrfSettings.region names."""
-    if settings.region == "brain":
-        return np.asarray(brain)
+    """The voxels (I, J, K) of the brain within 10 mm of one in it whose probability is above 0.01."""
     seeds = (probability > _REGION_PROBABILITY) & brain
     region = np.zeros_like(seeds)
     for box in ndimage.find_objects(seeds.astype(np.uint8)):  # one box around all seeds, none without any
@@ -125,29 +121,61 @@ def _region(
     return region
 
 
-def _infer(
-    probability: NDArray[np.float32],
-    z_scores: NDArray[np.float32],
-    position_mm: NDArray[np.float64],
-    settings: CrfSettings,
-) -> NDArray[np.float32]:
-    """Mean-field lesion probability (N,) from probability (N,), z-scores (C, N) and position (3, N)."""
-    lesion = np.clip(probability, _SMALLEST, 1 - _SMALLEST)
-    field = DenseCRF(len(probability), 2)
-    field.setUnaryEnergy(np.ascontiguousarray(-np.log(np.stack([1 - lesion, lesion])), dtype=np.float32))
-    position_mm = position_mm - position_mm.mean(axis=1, keepdims=True)  # keeps the features small
+@dataclass(frozen=True, eq=False)
+class Nodes:
+    """The voxels that a CRF joins, in the order of the volume.
+
+    Attributes:
+        position_mm: (3, N) float32, with the mean at 0.
+        z_scores: (C, N) float32, the image.
+        log_odds: (N,) float32, log(p / (1 - p)) of the network's probability p.
+    """
+
+    position_mm: NDArray[np.float32]
+    z_scores: NDArray[np.float32]
+    log_odds: NDArray[np.float32]
+
+    @classmethod
+    def of(
+        cls,
+        region: NDArray[np.bool_],
+        probability: NDArray[np.float32],
+        image: NDArray[np.float32],
+        spacing_mm: tuple[float, float, float],
+    ) -> "Nodes":
+        """The voxels of a `region` (I, J, K) that is not empty; see `refine` for the other arrays."""
+        position_mm = np.argwhere(region) * np.array(spacing_mm)
+        position_mm -= position_mm.mean(axis=0)  # keeps the features small
+        p = np.clip(probability[region].astype(np.float64), _SMALLEST, 1 - _SMALLEST)
+        arrays = (position_mm.T, image[:, region], np.log(p / (1 - p)))
+        return cls(*(array.astype(np.float32) for array in arrays))
+
+    def gaussian_features(self, settings: CrfSettings) -> NDArray[np.float32]:
+        """Features (3, N) of the Gaussian term, as pydensecrf takes them."""
+        return _checked(self.position_mm / settings.theta_gamma_mm)
+
+    def bilateral_features(self, settings: CrfSettings) -> NDArray[np.float32]:
+        """Features (3 + C, N) of the bilateral term, as pydensecrf takes them."""
+        near, alike = self.position_mm / settings.theta_alpha_mm, self.z_scores / settings.theta_beta
+        return _checked(np.concatenate([near, alike]))
+
+
+def _infer(nodes: Nodes, settings: CrfSettings) -> NDArray[np.float32]:
+    """Mean-field lesion probability (N,)."""
+    field = DenseCRF(len(nodes.log_odds), 2)
+    # Energies are -log probability up to a constant: here that of the background is 0.
+    field.setUnaryEnergy(np.ascontiguousarray(np.stack([np.zeros_like(nodes.log_odds), -nodes.log_odds])))
     if settings.weight_gaussian > 0:
-        features = _checked(position_mm / settings.theta_gamma_mm)
+        features = nodes.gaussian_features(settings)
         field.addPairwiseEnergy(features, compat=settings.weight_gaussian, normalization=NORMALIZE_SYMMETRIC)
     if settings.weight_bilateral > 0:
-        near, alike = position_mm / settings.theta_alpha_mm, z_scores / settings.theta_beta
-        features = _checked(np.concatenate([near, alike]))
+        features = nodes.bilateral_features(settings)
         field.addPairwiseEnergy(features, compat=settings.weight_bilateral, normalization=NORMALIZE_SYMMETRIC)
     marginal: NDArray[np.float32] = np.array(field.inference(settings.iterations), dtype=np.float32)[1]
     return marginal
 
 
-def _checked(features: NDArray[np.float64]) -> NDArray[np.float32]:
+def _checked(features: NDArray[np.float32]) -> NDArray[np.float32]:
     """The features (F, N) as pydensecrf needs them; what would end the process is refused here."""
     largest = np.abs(features).max()
     if not largest < MAX_FEATURE:  # a NaN fails this too

@@ -16,9 +16,9 @@ SECONDS_BETWEEN_LINES = 15.0
 class TrainingDisplay:
     """Loss, Dice, patches/s and time left of a running fit: a bar on a terminal, else a line now and then."""
 
-    def __init__(self, bar: Progress | None) -> None:
-        self.bar = bar
-        self.task = bar.add_task("training", total=1.0, state="") if bar else None
+    def __init__(self, bar: Progress | None, name: str) -> None:
+        self.bar, self.name = bar, name
+        self.task = bar.add_task(name, total=1.0, state="") if bar else None
         self.dice = "not yet validated"
         self.last_line = 0.0
 
@@ -28,7 +28,7 @@ class TrainingDisplay:
             if event.validation_dice is not None:
                 self.dice = f"validation Dice {event.validation_dice:.3f}{' (best)' if event.improved else ''}"
                 if self.bar is None:
-                    console.print(f"epoch {event.number}, step {event.step}: {self.dice}")
+                    console.print(f"{self.name}, epoch {event.number}, step {event.step}: {self.dice}")
             return
         state = f"step {event.step}, loss {event.loss:.3f}, {self.dice}, {event.patches_per_second:.1f} patches/s"
         if self.bar is not None and self.task is not None:
@@ -36,15 +36,20 @@ class TrainingDisplay:
         elif time.monotonic() - self.last_line > SECONDS_BETWEEN_LINES:
             self.last_line = time.monotonic()
             minutes, seconds = divmod(round(event.seconds_left), 60)
-            console.print(f"{event.share:4.0%}  {state}, {minutes}:{seconds:02d} left")
+            console.print(f"{self.name} {event.share:4.0%}  {state}, {minutes}:{seconds:02d} left")
 
 
 @contextmanager
-def training_display() -> Iterator[TrainingDisplay]:
-    """A display for one fit."""
+def training_display(name: str) -> Iterator[TrainingDisplay]:
+    """A display for one fit of that name."""
     if not console.is_terminal:
-        yield TrainingDisplay(None)
+        yield TrainingDisplay(None, name)
         return
-    columns = (BarColumn(), TextColumn("{task.percentage:3.0f} %"), TextColumn("{task.fields[state]}"))
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:3.0f} %"),
+        TextColumn("{task.fields[state]}"),
+    )
     with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
-        yield TrainingDisplay(bar)
+        yield TrainingDisplay(bar, name)

@@ -55,17 +55,31 @@ def settings_of(training_run: str, settings: Experiment) -> Experiment:
     data = replace(trained.data, root=settings.data.root or trained.data.root)
     data = replace(data, split_file=settings.data.split_file or data.split_file)
     return replace(
-        trained, work_dir=settings.work_dir, data=data, crf_search=settings.crf_search, tracking=settings.tracking
+        trained,
+        work_dir=settings.work_dir,
+        data=data,
+        crf_search=settings.crf_search,
+        crf=settings.crf,
+        tracking=settings.tracking,
     ).resolved()
 
 
 def postprocess(settings: Experiment, dataset: DataSet, segmenter: Segmenter, mlflow_run: Run) -> Segmenter:
     """Tune inside an open MLflow run; returns the same network with the postprocessing chosen, logged as a model."""
     mlflow_run.log_settings(settings)
+    tuned, _ = tuned_on_validation(settings, dataset, segmenter, mlflow_run)
+    registry.log_model(tuned)
+    return tuned
+
+
+def tuned_on_validation(
+    settings: Experiment, dataset: DataSet, segmenter: Segmenter, mlflow_run: Run
+) -> tuple[Segmenter, float]:
+    """The same network with the postprocessing chosen, and the mean validation Dice that they reach together."""
     validation = dataset.load(dataset.split.validation)
     console.print(f"tuning threshold, smallest lesion and CRF on {len(validation)} validation cases")
     maps = cached_probabilities(segmenter, validation, settings.work_path / "probabilities")
-    result = tune(maps, settings.crf_search)
+    result = tune(maps, settings.crf_search, settings.crf)
     _log(result, mlflow_run)
     chosen = WITH_CRF if result.chosen == result.with_crf else BEST_THRESHOLD
     console.print(f"{verdict(f'{WITH_CRF} against {BEST_THRESHOLD}, validation', result.difference)} Chosen: {chosen}.")
@@ -74,9 +88,8 @@ def postprocess(settings: Experiment, dataset: DataSet, segmenter: Segmenter, ml
         BEST_THRESHOLD: result.best_threshold,
         WITH_CRF: result.with_crf,
     }
-    tuned = segmenter.with_postprocessing(result.chosen, candidates, validation)
-    registry.log_model(tuned)
-    return tuned
+    dice = result.mean_dice["with_crf" if chosen == WITH_CRF else "best_threshold"]
+    return segmenter.with_postprocessing(result.chosen, candidates, validation), dice
 
 
 def cached_probabilities(segmenter: Segmenter, cases: Sequence[PreparedCase], folder: Path) -> list[CaseProbability]:
@@ -114,7 +127,7 @@ def _write(probability: NDArray[np.float32], path: Path) -> None:
 
 
 def _log(result: SearchResult, mlflow_run: Run) -> None:
-    """The three validation results, the chosen numbers, and a table of all trials."""
+    """The validation results, the chosen numbers, the curve of the trials, and the tables of all that was tried."""
     mlflow_run.log_metrics(
         {
             **{f"validation/{name}_dice": dice for name, dice in result.mean_dice.items()},
@@ -126,5 +139,9 @@ def _log(result: SearchResult, mlflow_run: Run) -> None:
             "chosen/min_lesion_ml": result.chosen.min_lesion_ml,
         }
     )
+    mlflow_run.log_curve("crf_search/dice", result.trials["dice"])
+    mlflow_run.log_curve("crf_search/best_dice", result.trials["dice"].cummax())
     mlflow_run.log_table(result.trials, "crf_search/trials.csv")
+    mlflow_run.log_table(result.pairs, "crf_search/weights.csv")
+    mlflow_run.log_table(result.finalists, "crf_search/finalists.csv")
     mlflow_run.log_table(result.case_dice.reset_index(), "crf_search/validation_dice.csv")

@@ -13,7 +13,8 @@ from mlproject.network.losses import LossSettings
 from mlproject.prediction.sliding_window import PredictionSettings
 from mlproject.tracking.runs import TrackingSettings
 from mlproject.training.settings import TrainingSettings
-from mlproject.tuning.crf_search import CrfSearchSettings
+from mlproject.tuning.crf_search import CrfChoiceSettings, CrfSearchSettings
+from mlproject.tuning.study import StudySettings
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Experiment:
         training: the optimisation and its budget.
         prediction: the sliding window.
         crf_search: how threshold, smallest lesion and CRF are chosen on the validation cases.
+        crf: whether the CRF that was found is used.
         tracking: names on the MLflow server.
     """
 
@@ -42,6 +44,7 @@ class Experiment:
     training: TrainingSettings = field(default_factory=TrainingSettings)
     prediction: PredictionSettings = field(default_factory=PredictionSettings)
     crf_search: CrfSearchSettings = field(default_factory=CrfSearchSettings)
+    crf: CrfChoiceSettings = field(default_factory=CrfChoiceSettings)
     tracking: TrackingSettings = field(default_factory=TrackingSettings)
 
     @property
@@ -68,6 +71,17 @@ class Experiment:
         if data.split_file is not None:
             data = replace(data, split_file=str(Path(data.split_file).expanduser().absolute()))
         return replace(self, work_dir=str(self.work_path), data=data)
+
+
+@dataclass(frozen=True)
+class SearchSettings(Experiment):
+    """Search the settings with which the whole chain (network, threshold, CRF) is best on the validation cases.
+
+    Attributes:
+        search: the study and its space.
+    """
+
+    search: StudySettings = field(default_factory=StudySettings)
 
 
 @dataclass(frozen=True)

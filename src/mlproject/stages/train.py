@@ -2,8 +2,8 @@
 
 import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from mlproject.tracking.server import connect
 from mlproject.training import checkpoint
 from mlproject.training.fit import check_devices, fit
 from mlproject.training.job import BEST, LAST, FitJob
-from mlproject.training.progress import Progress
+from mlproject.training.progress import Epoch, Progress
 
 MAY_CHANGE = (
     "work_dir",
@@ -42,6 +42,7 @@ MAY_CHANGE = (
     "training.upload_every",
     "tracking",
     "crf_search",
+    "crf.",
     "prediction.device",
     "prediction.window_batch",
 )
@@ -123,22 +124,35 @@ def train(settings: Experiment, dataset: DataSet, mlflow_run: Run) -> Segmenter:
     Raises Interrupted where the fit was asked to stop; its checkpoint is on disk then, and in the run.
     """
     folder = _checkpoints_of(mlflow_run.id, settings)
-    mlflow_run.log_settings(settings)
-    root = settings.data.root
-    mlflow_run.log_dataset(Path(root).name, dataset.digest, root, dataset.split)
-    _follow(_job(settings, dataset, folder), mlflow_run)
-    mlflow_run.log_figure(loss_curves(runs.history(mlflow_run.id, CURVES)), "figures/loss_curves.png")
+    begin(settings, dataset, mlflow_run)
+    with closing(epochs(job_of(settings, dataset, folder), mlflow_run)) as fitted:
+        for epoch in fitted:
+            if epoch.stopped or _is_time_to_upload(epoch, settings):
+                _upload(mlflow_run, folder)
+    log_curves(mlflow_run)
     _upload(mlflow_run, folder)
     segmenter = best_model(settings, dataset, mlflow_run.id)
     registry.log_model(segmenter)
     return segmenter
 
 
+def begin(settings: Experiment, dataset: DataSet, mlflow_run: Run) -> None:
+    """Log what is known before the first step: the settings, the data set and its split."""
+    mlflow_run.log_settings(settings)
+    root = settings.data.root
+    mlflow_run.log_dataset(Path(root).name, dataset.digest, root, dataset.split)
+
+
+def log_curves(mlflow_run: Run) -> None:
+    """Log the picture of the loss curves."""
+    mlflow_run.log_figure(loss_curves(runs.history(mlflow_run.id, CURVES)), "figures/loss_curves.png")
+
+
 def help_to_train(settings: Experiment) -> None:
     """The part of a node other than the first: train, and leave MLflow to the first."""
     dataset = prepare(settings)
     with interrupts.graceful():
-        for _ in fit(_job(settings, dataset, settings.run_path("helper")), interrupts.requested):
+        for _ in fit(job_of(settings, dataset, settings.run_path("helper")), interrupts.requested):
             pass
 
 
@@ -171,7 +185,8 @@ def training_run_of(run_id: str) -> str:
     return str(found.info.run_id)
 
 
-def _job(settings: Experiment, dataset: DataSet, folder: Path) -> FitJob:
+def job_of(settings: Experiment, dataset: DataSet, folder: Path, isolated: bool = False) -> FitJob:
+    """The fit of an experiment, with its checkpoints in `folder`; `isolated` as in FitJob."""
     return FitJob(
         training=settings.training,
         network=settings.network,
@@ -183,24 +198,31 @@ def _job(settings: Experiment, dataset: DataSet, folder: Path) -> FitJob:
         validate=WholeVolumeDice(settings.patches.size, replace(settings.prediction, mirror=False)),
         folder=folder,
         settings=config.to_tree(settings),
+        isolated=isolated,
     )
 
 
-def _follow(job: FitJob, mlflow_run: Run) -> None:
-    """Pull the fit to its end, showing and logging each epoch."""
-    with interrupts.graceful(), training_display() as display:
-        for event in fit(job, interrupts.requested):
+def epochs(job: FitJob, mlflow_run: Run, name: str = "training") -> Generator[Epoch]:
+    """Pull a fit, show and log what happens, and yield its epochs; who stops pulling ends it.
+
+    Raises Interrupted where it was asked to stop, after the last Epoch, whose checkpoint is written.
+    """
+    with interrupts.graceful(), training_display(name) as display, closing(fit(job, interrupts.requested)) as events:
+        for event in events:
             display.show(event)
             if isinstance(event, Progress):
                 continue
             mlflow_run.log_points(event.points)
+            yield event
             if event.stopped:
-                _upload(mlflow_run, job.folder)
                 raise interrupts.stop_now(f"stopped at step {event.step}, with a checkpoint")
-            if job.training.upload_every and event.number % job.training.upload_every == 0:
-                _upload(mlflow_run, job.folder)
         if interrupts.requested():  # after the last step
             raise interrupts.stop_now("stopped at the end of training, with a checkpoint")
+
+
+def _is_time_to_upload(epoch: Epoch, settings: Experiment) -> bool:
+    every = settings.training.upload_every
+    return every > 0 and epoch.number % every == 0
 
 
 def _upload(mlflow_run: Run, folder: Path) -> None:

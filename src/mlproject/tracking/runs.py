@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ from mlproject.tracking.server import public_uri
 from mlproject.training.progress import Point
 
 PARENT_TAG, STAGE_TAG = "mlflow.parentRunId", "stage"
+_opened_by_launcher = ""
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,17 @@ class TrackingSettings:
 
 
 class Run:
-    """An open MLflow run."""
+    """An open MLflow run.
 
-    def __init__(self, active: mlflow.ActiveRun) -> None:
-        self.id: str = active.info.run_id
-        self.experiment_id: str = active.info.experiment_id
+    Attributes:
+        id, experiment_id: MLflow's.
+        ends_as: the status with which `open_run` closes it, where nothing is raised.
+    """
+
+    def __init__(self, run: mlflow.entities.Run) -> None:
+        self.id: str = run.info.run_id
+        self.experiment_id: str = run.info.experiment_id
+        self.ends_as = "FINISHED"
         self.client = mlflow.MlflowClient()
 
     def log_settings(self, settings: Any) -> None:
@@ -73,10 +80,15 @@ class Run:
         for start in range(0, len(metrics), 1000):
             self.client.log_batch(self.id, metrics=metrics[start : start + 1000])
 
-    def log_metrics(self, metrics: Mapping[str, float]) -> None:
-        """Results of the run as a whole; an undefined one (NaN) is not logged."""
+    def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
+        """Results of the run as a whole, or of one step; an undefined one (NaN) is not logged."""
         defined = {name: value for name, value in metrics.items() if not math.isnan(value)}
-        self.log_points([Point(0, time.time_ns() // 1_000_000, defined)])
+        self.log_points([Point(step, time.time_ns() // 1_000_000, defined)])
+
+    def log_curve(self, name: str, values: Iterable[float]) -> None:
+        """A metric with a value at each step 0, 1, 2 ..., in one batch; an undefined one (NaN) is left out."""
+        now = time.time_ns() // 1_000_000
+        self.log_points([Point(step, now, {name: value}) for step, value in enumerate(values) if not math.isnan(value)])
 
     def log_dataset(self, name: str, digest: str, root: str, split: Split) -> None:
         """The data set with its digest as an MLflow input, and which case is in which part as split.csv."""
@@ -171,11 +183,13 @@ def open_run(
         raise TrackingError(f"run {run_id or name} cannot be opened: {error.message.splitlines()[0]}") from error
     run = Run(active)
     run.tag(**{STAGE_TAG: stage})
+    if parent is not None:  # which need not be the run that this process has open
+        run.tag(**{PARENT_TAG: parent.id})
     try:
         yield run
     except (Interrupted, KeyboardInterrupt):
         mlflow.end_run("KILLED")
-        if interrupts.watched is not None and parent is None:
+        if interrupts.watched is not None and run.id == _opened_by_launcher:
             command = [sys.executable, keep_killed.__file__, str(interrupts.watched.pid), run.id]
             environment = {**os.environ, "MLFLOW_TRACKING_URI": mlflow.get_tracking_uri()}
             nowhere = subprocess.DEVNULL
@@ -185,7 +199,31 @@ def open_run(
         run.tag(failure=str(error)[:5000] or type(error).__name__)
         mlflow.end_run("FAILED")
         raise
-    mlflow.end_run("FINISHED")
+    mlflow.end_run(run.ends_as)
+
+
+def begin(settings: TrackingSettings, name: str, run_id: str = "") -> str:
+    """A run (a new one, or the one given) that several processes will share, each by `attach`; its id."""
+    if run_id:
+        return run_id
+    return str(mlflow.MlflowClient().create_run(_experiment(settings), run_name=name).info.run_id)
+
+
+def attach(run_id: str) -> Run:
+    """A run that other processes work in, too; RUNNING again, whatever one of them has closed it as."""
+    run = find(run_id)
+    if run.info.status != "RUNNING":
+        mlflow.MlflowClient().update_run(run_id, status="RUNNING")
+    return Run(run)
+
+
+def close(run_id: str, status: str, failure: str = "") -> None:
+    """Close a run of another process, one that is still RUNNING; `failure` says why."""
+    client = mlflow.MlflowClient()
+    if client.get_run(run_id).info.status == "RUNNING":
+        if failure:
+            client.set_tag(run_id, "failure", failure)
+        client.set_terminated(run_id, status)
 
 
 def _experiment(settings: TrackingSettings) -> str:
@@ -207,7 +245,8 @@ def given_run_id(resume: str) -> str:
 
     Takes MLFLOW_RUN_ID out of the environment, lest a nested run takes it for its own.
     """
-    opened = os.environ.pop("MLFLOW_RUN_ID", "")
+    global _opened_by_launcher
+    opened = _opened_by_launcher = os.environ.pop("MLFLOW_RUN_ID", "")
     if opened and resume and opened != resume:
         client = mlflow.MlflowClient()
         client.set_tag(opened, "resumed", resume)

@@ -2,6 +2,8 @@
 
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 import mlflow
@@ -32,6 +34,15 @@ def connect() -> None:
         os.environ.pop(RETRIES_VARIABLE)
         if usual is not None:
             os.environ[RETRIES_VARIABLE] = usual
+
+
+@contextmanager
+def tracking_errors() -> Iterator[None]:
+    """Within: MLflow's own exceptions, which say that the server failed, become a TrackingError of one line."""
+    try:
+        yield
+    except MlflowException as error:
+        raise TrackingError(f"the tracking server {public_uri()} failed: {error.message.splitlines()[0]}") from error
 
 
 def _wait_for_server(uri: str) -> None:

@@ -1,6 +1,6 @@
 """The one way to train: a generator, for one process or many."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 
 import torch
 from lightning_fabric import Fabric
@@ -24,7 +24,7 @@ def check_devices(settings: TrainingSettings) -> None:
         )
 
 
-def fit(job: FitJob, stop: Callable[[], bool] = lambda: False) -> Iterator[Progress | Epoch]:
+def fit(job: FitJob, stop: Callable[[], bool] = lambda: False) -> Generator[Progress | Epoch]:
     """Train, and yield what happens: Progress every `training.log_every` steps, and each Epoch as it ends.
 
     Who pulls decides: closing the generator ends training at once, `stop` answering True ends it after the
@@ -35,7 +35,7 @@ def fit(job: FitJob, stop: Callable[[], bool] = lambda: False) -> Iterator[Progr
 
     Raises TrainingError where the loss is not finite or a worker process fails.
     """
-    if job.training.processes > 1:
+    if job.training.processes > 1 or job.isolated:
         yield from fit_in_processes(job, stop)
         return
     fabric = Fabric(accelerator=job.training.accelerator, devices=1, precision=job.training.precision)

@@ -29,6 +29,8 @@ class FitJob:
         validate: Dice of one case in [0, 1], predicted whole by the network given, on the device given.
         folder: where LAST and BEST are written; a LAST found there is resumed.
         settings: what the checkpoint says of how it was made, as nested plain values.
+        isolated: train in a worker process even where one process is enough, so that what kills it (memory) leaves
+            the caller alive.
     """
 
     training: TrainingSettings
@@ -41,3 +43,4 @@ class FitJob:
     validate: Callable[[nn.Module, PreparedCase, torch.device], float]
     folder: Path
     settings: dict[str, Any]
+    isolated: bool = False

@@ -69,7 +69,7 @@ class Trainer:
                 return
             if not self._train_step(batches, stop):
                 self._write_last()
-                yield Epoch(self.state.epochs_done + 1, self.state.step, (), None, improved=False, stopped=True)
+                yield self._stopped()
                 return
             if self.state.step % self.job.training.log_every == 0:
                 yield self._log_point()
@@ -192,14 +192,17 @@ class Trainer:
             dice = self._validate(stop)
             if dice is None:  # asked to stop: the epoch is closed after the resume
                 self._write_last()
-                return Epoch(number, self.state.step, (), None, improved=False, stopped=True)
+                return self._stopped()
             self.state.points.append(Point(self.state.step, time.time_ns() // 1_000_000, {"validation/dice": dice}))
-        epoch = self.state.close_epoch(dice)
+        epoch = self.state.close_epoch(dice, self._share())
         if epoch.improved and self.fabric.is_global_zero:
             best = {"weights": self.state.evaluated.state_dict(), "step": epoch.step, "validation_dice": dice}
             checkpoint.write({**best, "settings": self.job.settings}, self.job.folder / BEST)
         self._write_last()
         return epoch
+
+    def _stopped(self) -> Epoch:
+        return Epoch(self.state.epochs_done + 1, self.state.step, self._share(), (), None, improved=False, stopped=True)
 
     def _validate(self, stop: Callable[[], bool]) -> float | None:
         """Mean Dice of the validation cases, dealt out over the processes; None where asked to stop."""

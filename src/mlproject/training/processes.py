@@ -77,7 +77,8 @@ def _listen(
             if isinstance(message, UserError):
                 raise message
             if isinstance(message, str) and message != _DONE:
-                raise TrainingError(f"training process {rank} failed:\n{message}")
+                last = message.strip().splitlines()[-1]
+                raise TrainingError(f"training process {rank} failed: {last}\n{message}")
             if message == _DONE:
                 del open_pipes[rank]
             else:
@@ -110,14 +111,15 @@ def _work(job: FitJob, local_rank: int, address: str, pipe: Connection) -> None:
         WORLD_SIZE=str(job.training.processes),
         LOCAL_WORLD_SIZE=str(job.training.devices),
     )
+    together = job.training.processes > 1
     try:
         fabric = Fabric(
             accelerator=job.training.accelerator,
             devices=job.training.devices,
             num_nodes=job.training.nodes,
             precision=job.training.precision,
-            strategy=DDPStrategy(timeout=timedelta(minutes=10)),
-            plugins=[TorchElasticEnvironment()],
+            strategy=DDPStrategy(timeout=timedelta(minutes=10)) if together else "auto",
+            plugins=[TorchElasticEnvironment()] if together else None,
         )
         fabric.launch()
         for message in Trainer(job, fabric).run(stop=pipe.poll):

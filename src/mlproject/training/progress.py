@@ -49,6 +49,7 @@ class Epoch:
     Attributes:
         number: counted from 1.
         step: optimizer steps done.
+        share: of the budget used up, 0 to 1.
         points: of the training curve since the last epoch, then of the validation where there was one.
         validation_dice: mean over the validation cases, None where this epoch was not validated.
         improved: the validation Dice is the best so far, and the best checkpoint was written.
@@ -57,6 +58,7 @@ class Epoch:
 
     number: int
     step: int
+    share: float
     points: tuple[Point, ...]
     validation_dice: float | None
     improved: bool

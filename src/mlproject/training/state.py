@@ -40,8 +40,8 @@ class FitState:
         """The network to validate and to keep: the average, where there is one."""
         return self.module if self.average is None else self.average.module
 
-    def close_epoch(self, validation_dice: float | None) -> Epoch:
-        """End an epoch at the present step; its points are handed over with it."""
+    def close_epoch(self, validation_dice: float | None, share: float) -> Epoch:
+        """End an epoch at the present step and `share` of the budget; its points are handed over with it."""
         improved = validation_dice is not None and validation_dice > self.best
         if improved and validation_dice is not None:
             self.best = validation_dice
@@ -50,6 +50,7 @@ class FitState:
             "points": [point.to_dict() for point in self.points],
             "validation_dice": validation_dice,
             "improved": improved,
+            "share": share,
         }
         self.points = []
         return self.closed_epoch()
@@ -59,7 +60,7 @@ class FitState:
         last = self.last_epoch
         points = tuple(Point(**point) for point in last.get("points", ()))
         dice, improved = last.get("validation_dice"), last.get("improved", False)
-        return Epoch(self.epochs_done, self.closed, points, dice, improved, stopped=False)
+        return Epoch(self.epochs_done, self.closed, last.get("share", 0.0), points, dice, improved, stopped=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Tensors and plain values, for a checkpoint."""

@@ -1,49 +1,28 @@
 """The postprocessing that suits a network: threshold, smallest lesion and CRF, tuned on validation cases."""
 
 import logging
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
-import optuna
 import pandas as pd
-from numpy.typing import NDArray
 
-from mlproject.errors import DataError, SettingsError
+from mlproject.errors import DataError
 from mlproject.evaluation.statistics import PairedDifference, paired_difference
-from mlproject.prediction.crf import CrfSettings
-from mlproject.prediction.postprocessing import Postprocessing, native_probability
+from mlproject.prediction.postprocessing import Postprocessing
 from mlproject.prediction.probability import CaseProbability
-from mlproject.tuning.cutoffs import best_cutoffs, dice_grid
-from mlproject.tuning.space import MIN_LESION_ML, THRESHOLDS, start_parameters, suggest_crf
+from mlproject.tuning.case_workers import CaseWorkers, TaskFailed
+from mlproject.tuning.crf_engine import CrfCase
+from mlproject.tuning.crf_finalists import Candidate, native_dice_grid, pick, score
+from mlproject.tuning.crf_settings import CrfChoiceSettings, CrfSearchSettings
+from mlproject.tuning.crf_space import MIN_LESION_ML, THRESHOLDS, theta_ranges
+from mlproject.tuning.crf_trials import FAILED, FINISHED, Report, run_trials
+from mlproject.tuning.cutoffs import best_cutoffs
+
+__all__ = ["CrfChoiceSettings", "CrfSearchSettings", "SearchResult", "tune"]
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class CrfSearchSettings:
-    """The search for threshold, smallest lesion and CRF on the validation cases.
-
-    Attributes:
-        trials: CRFs to try; each with every threshold and smallest lesion.
-        seed: Seed of the proposals (Optuna's TPE) and of the bootstrap.
-        timeout_minutes: No trial starts after this time, the first excepted; none if null.
-    """
-
-    trials: int = 40
-    seed: int = 0
-    timeout_minutes: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.trials < 1:
-            raise SettingsError(f"trials of the CRF search is {self.trials}: it must be at least 1")
-        if self.seed < 0:
-            raise SettingsError(f"seed of the CRF search is {self.seed}: it must be 0 or more")
-        if self.timeout_minutes is not None and not self.timeout_minutes > 0:
-            raise SettingsError(
-                f"timeout_minutes of the CRF search is {self.timeout_minutes}: it must be above 0, or null"
-            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,12 +32,21 @@ class SearchResult:
     Attributes:
         network_only: Threshold 0.5 on the network's probability.
         best_threshold: Best threshold and smallest lesion without a CRF.
-        with_crf: Best threshold and smallest lesion with the best CRF.
-        chosen: with_crf if its mean Dice is higher than best_threshold's, else best_threshold.
+        with_crf: The best finalist: its CRF, and the threshold and smallest lesion that suit it best.
+        chosen: with_crf if its mean Dice is higher than best_threshold's (and significantly so, where
+            CrfChoiceSettings asks for it), else best_threshold.
         case_dice: Dice on the native grid, one row a case (index: its name), one column for each of
-            network_only, best_threshold and with_crf.
+            network_only, best_threshold and with_crf, and with_crf_brain, which is with_crf with its CRF on the
+            whole brain (NaN where that failed).
         difference: Dice of with_crf minus best_threshold, paired by case.
-        trials: One row a trial: trial, the CRF's parameters, threshold, min_lesion_ml, dice (mean of cases).
+        trials: One row a trial: trial, state (finished or failed), the thetas, weight_gaussian, weight_bilateral,
+            iterations and threshold that were best with them, dice (on the prepared grid, mean of the cases with a
+            lesion, if there is one), seconds, reason (of a failure). The results of a failed trial are NaN.
+        pairs: One row for each finished trial and pair of weights: trial, thetas, weights, and the iterations,
+            threshold and dice that were best with them.
+        finalists: One row a finalist, the best in the search first: state, the CRF's parameters, threshold,
+            min_lesion_ml, dice (mean of the cases, on the native grid), dice_brain (with the CRF on the whole
+            brain), reason.
     """
 
     network_only: Postprocessing
@@ -68,6 +56,8 @@ class SearchResult:
     case_dice: pd.DataFrame
     difference: PairedDifference
     trials: pd.DataFrame
+    pairs: pd.DataFrame
+    finalists: pd.DataFrame
 
     @property
     def mean_dice(self) -> dict[str, float]:
@@ -75,52 +65,66 @@ class SearchResult:
         return {str(name): float(column.mean()) for name, column in self.case_dice.items()}
 
 
-@dataclass(frozen=True, eq=False)
-class _Candidate:
-    """A postprocessing and its Dice (cases,) on the native grid."""
-
-    postprocessing: Postprocessing
-    dice: NDArray[np.float64]
-
-
 def tune(
     maps: Sequence[CaseProbability],
     settings: CrfSearchSettings,
-    report: Callable[[int, dict[str, float]], None] | None = None,
+    choice: CrfChoiceSettings = CrfChoiceSettings(),  # noqa: B008  (frozen)
+    report: Report | None = None,
 ) -> SearchResult:
     """Search the postprocessing with the highest mean Dice on the native grid; deterministic by seed.
 
-    A CRF with its parameters from Optuna's TPE sampler (the first trial: the defaults) is one trial. The
-    thresholds and smallest lesions are tried exhaustively with each, which costs little beside the CRF. One
-    case is in memory at a time, if `maps` hold memory maps.
+    A trial is one proposal of the CRF's three thetas by Optuna's TPE sampler (the first trial: the defaults), with
+    every pair of weights, iteration count and threshold, on the uncertain region of the prepared grid. The best of
+    them all are scored again as they are served, with every smallest lesion, and on the whole brain. A trial whose
+    worker process dies, raises an exception or takes too long counts as failed, and the search goes on.
 
     Args:
-        maps: The validation cases, with labels.
-        settings: Trials, seed and time limit.
+        maps: The validation cases, with labels; memory maps are opened by the workers, not sent to them.
+        settings: Trials, seed, limits and worker processes (whose number does not change the result).
+        choice: Whether the CRF must show a significant gain.
         report: Called after each trial with its number and its row of SearchResult.trials.
 
     Raises:
-        DataError: There is no case, or one without a label.
+        DataError: There is no case, or one without a label; or every trial, or every finalist, failed.
     """
     _check(maps)
-    grids = _dice_grids(maps, None)
-    best_threshold = _best(grids, None)
     network_only = Postprocessing()
+    grids = np.stack([native_dice_grid(entry.probability, entry) for entry in maps])
     at_half = grids[:, THRESHOLDS.index(network_only.threshold), MIN_LESION_ML.index(network_only.min_lesion_ml)]
-    with_crf, trials = _search_crf(maps, settings, report)
-    case_dice = pd.DataFrame(
-        {"network_only": at_half, "best_threshold": best_threshold.dice, "with_crf": with_crf.dice},
-        index=pd.Index([entry.case.name for entry in maps], name="case"),
-    )
-    crf_is_better = with_crf.dice.mean() > best_threshold.dice.mean()
+    row, column = best_cutoffs(grids.mean(axis=0))
+    best_threshold, best_dice = Postprocessing(THRESHOLDS[row], MIN_LESION_ML[column]), grids[:, row, column]
+
+    cases = [_crf_case(entry) for entry in maps]
+    names, sizes = [case.name for case in cases], [float(np.count_nonzero(case.probability > 0.01)) for case in cases]
+    with CaseWorkers(cases, names, sizes, settings.processes) as workers:
+        trials, pairs = run_trials(workers, theta_ranges(cases), settings, report, _counted(cases))
+        if pairs.empty:
+            raise DataError(
+                f"all {len(trials)} trials of the CRF search failed, the first one: {trials['reason'][0]}; raise "
+                "crf_search.trial_seconds if time was short, lower crf_search.processes if memory was"
+            )
+        best, finalists = _best_finalist(workers, maps, pairs, settings)
+
+    difference = paired_difference(best_dice, best.dice, settings.seed)
+    crf_is_better = difference.mean > 0 and (difference.significant or not choice.require_gain)
     return SearchResult(
         network_only=network_only,
-        best_threshold=best_threshold.postprocessing,
-        with_crf=with_crf.postprocessing,
-        chosen=with_crf.postprocessing if crf_is_better else best_threshold.postprocessing,
-        case_dice=case_dice,
-        difference=paired_difference(best_threshold.dice, with_crf.dice, settings.seed),
+        best_threshold=best_threshold,
+        with_crf=best.postprocessing,
+        chosen=best.postprocessing if crf_is_better else best_threshold,
+        case_dice=pd.DataFrame(
+            {
+                "network_only": at_half,
+                "best_threshold": best_dice,
+                "with_crf": best.dice,
+                "with_crf_brain": best.dice_brain,
+            },
+            index=pd.Index(names, name="case"),
+        ),
+        difference=difference,
         trials=trials,
+        pairs=pairs,
+        finalists=finalists,
     )
 
 
@@ -132,50 +136,41 @@ def _check(maps: Sequence[CaseProbability]) -> None:
         raise DataError(f"the postprocessing is tuned on labelled cases only, without a label: {unlabelled}")
 
 
-def _search_crf(
-    maps: Sequence[CaseProbability],
-    settings: CrfSearchSettings,
-    report: Callable[[int, dict[str, float]], None] | None,
-) -> tuple[_Candidate, pd.DataFrame]:
-    """The best candidate with a CRF, and the table of all trials."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=settings.seed))
-    study.enqueue_trial(start_parameters())
-    started = time.monotonic()
-    candidates: list[_Candidate] = []
-    rows: list[dict[str, float]] = []
-    while len(rows) < settings.trials:
-        minutes = (time.monotonic() - started) / 60
-        if rows and settings.timeout_minutes is not None and minutes >= settings.timeout_minutes:
-            logger.warning("CRF search: time is up after %d of %d trials", len(rows), settings.trials)
-            break
-        trial = study.ask()
-        crf = suggest_crf(trial)
-        candidate = _best(_dice_grids(maps, crf), crf)
-        dice = float(candidate.dice.mean())
-        study.tell(trial, dice)
-        cutoffs = candidate.postprocessing
-        row = {"threshold": cutoffs.threshold, "min_lesion_ml": cutoffs.min_lesion_ml, "dice": dice}
-        rows.append(trial.params | row)
-        candidates.append(candidate)
-        if report is not None:
-            report(trial.number, rows[-1])
-    table = pd.DataFrame(rows)
-    table.insert(0, "trial", range(len(rows)))
-    return candidates[study.best_trial.number], table
+def _crf_case(entry: CaseProbability) -> CrfCase:
+    case = entry.case
+    assert case.label is not None  # it has one where it has a native label
+    return CrfCase(case.name, entry.probability, case.image, case.brain, case.label, case.geometry.spacing_mm)
 
 
-def _dice_grids(maps: Sequence[CaseProbability], crf: CrfSettings | None) -> NDArray[np.float64]:
-    """Dice (cases, thresholds, smallest lesions) on the native grid."""
-    grids = []
-    for entry in maps:
-        label = entry.case.native_label
-        assert label is not None  # _check has seen to it
-        voxel_ml = float(np.prod(entry.case.geometry.native_spacing_mm)) / 1000
-        grids.append(dice_grid(native_probability(entry.probability, entry.case, crf), label, voxel_ml))
-    return np.stack(grids)
+def _counted(cases: Sequence[CrfCase]) -> list[int] | None:
+    """The cases with a lesion, for the search's Dice; all of them where there is none.
+
+    The Dice of a case without a lesion is 0 or 1 and hangs on single voxels, which the smallest lesion removes
+    later: with it in the mean, CRFs that erase most of a lesion win.
+    """
+    return [index for index, case in enumerate(cases) if case.lesion_voxels] or None
 
 
-def _best(grids: NDArray[np.float64], crf: CrfSettings | None) -> _Candidate:
-    row, column = best_cutoffs(grids.mean(axis=0))
-    return _Candidate(Postprocessing(THRESHOLDS[row], MIN_LESION_ML[column], crf), grids[:, row, column])
+def _best_finalist(
+    workers: CaseWorkers[CrfCase], maps: Sequence[CaseProbability], pairs: pd.DataFrame, settings: CrfSearchSettings
+) -> tuple[Candidate, pd.DataFrame]:
+    """The finalist with the highest mean Dice as served, and the table `finalists`."""
+    candidates: list[Candidate] = []
+    rows: list[dict[str, Any]] = []
+    for crf in pick(pairs, settings.finalists):
+        row: dict[str, Any] = {"state": FINISHED, **asdict(crf)}
+        del row["region"]
+        try:
+            candidate = score(workers, maps, crf, settings.trial_seconds)
+        except TaskFailed as failure:
+            logger.warning("CRF search: the finalist %s failed: %s", crf, failure)
+            row |= {"state": FAILED, "reason": str(failure)}
+        else:
+            candidates.append(candidate)
+            cutoffs, dice = candidate.postprocessing, candidate.dice.mean()
+            row |= {"threshold": cutoffs.threshold, "min_lesion_ml": cutoffs.min_lesion_ml, "dice": dice}
+            row |= {"dice_brain": candidate.dice_brain.mean(), "reason": ""}
+        rows.append(row)
+    if not candidates:
+        raise DataError(f"all {len(rows)} finalists of the CRF search failed, the first one: {rows[0]['reason']}")
+    return max(candidates, key=lambda candidate: candidate.dice.mean()), pd.DataFrame(rows)

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from mlproject.prediction.postprocessing import NEIGHBOURS_26, min_voxels
-from mlproject.tuning.space import MIN_LESION_ML, THRESHOLDS
+from mlproject.tuning.crf_space import MIN_LESION_ML, THRESHOLDS
 
 
 def dice_grid(probability: NDArray[np.float32], reference: NDArray[np.uint8], voxel_ml: float) -> NDArray[np.float64]:

@@ -1,0 +1,126 @@
+"""`search`: train again and again with other settings, and keep the best; one study for all machines that join it."""
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from optuna.trial import FrozenTrial
+
+from mlproject import config, interrupts
+from mlproject.data.dataset import DataSet
+from mlproject.errors import SettingsError, UserError
+from mlproject.stages import train
+from mlproject.stages.console import console
+from mlproject.stages.search_finale import conclude
+from mlproject.stages.search_helpers import helpers
+from mlproject.stages.search_trial import RUN_ATTRIBUTE, attempt, refuse_space
+from mlproject.stages.settings import SearchSettings
+from mlproject.tracking import runs
+from mlproject.tracking.runs import Run
+from mlproject.tracking.server import connect
+from mlproject.tuning.study import DATABASE_VARIABLE, SharedStudy, storage_url
+
+
+def run(settings: SearchSettings) -> None:
+    """The entry point `search`: begin a study, or join the one of that name; whoever is last does the finale."""
+    settings = _for_this_machine(settings.resolved())
+    url = storage_url(settings.search, settings.work_path)
+    refuse_space(settings)
+    connect()
+    dataset = train.prepare(settings)
+    given = runs.given_run_id("")
+    shared = SharedStudy.open(
+        settings.search,
+        url,
+        _identity(settings, dataset),
+        lambda: runs.begin(settings.tracking, "search", given),
+        _close_lost,
+    )
+    with _own_run(settings, shared, given) as own, helpers(settings):
+        if shared.created:
+            train.begin(settings, dataset, own)
+            name = f"search {settings.search.study}"
+            own.tag(study=settings.search.study, mlflow__runName=name, mlflow__note__content=_note(settings))
+        done = shared.counts()["counted"]
+        console.print(f"study {settings.search.study}: {done} of {settings.search.trials} trials, run {shared.parent}")
+        do = partial(attempt, settings=settings, dataset=dataset, study_run=shared.parent, worker=own)
+        shared.run(do, interrupts.requested)
+        _finish(settings, dataset, shared)
+
+
+def _for_this_machine(settings: SearchSettings) -> SearchSettings:
+    """The settings, with the cores shared out among the trials that run at once, where nothing else is said."""
+    if settings.training.nodes > 1 or settings.training.resume:
+        raise SettingsError(
+            "a trial of a search trains on one machine and from its beginning: leave training.nodes and "
+            "training.resume as they are; more machines join by the same command, and so a study is gone on with"
+        )
+    cores = max(1, len(os.sched_getaffinity(0)) // settings.search.parallel)
+    threads = settings.training.threads or max(1, cores // settings.training.devices)
+    return replace(
+        settings,
+        training=replace(settings.training, threads=threads),
+        crf_search=replace(settings.crf_search, processes=settings.crf_search.processes or cores),
+    )
+
+
+def _identity(settings: SearchSettings, dataset: DataSet) -> dict[str, Any]:
+    """What all trials of a study have in common: the space, the data with its split, and the settings not varied."""
+    varied = {name for dimension in settings.search.space for name, _ in dimension.settings(0)}
+    may_change = (*(name for name in train.MAY_CHANGE if not name.startswith("crf")), "search", "crf_search.processes")
+    common = {
+        name: value
+        for name, value in config.flatten(config.to_tree(settings)).items()
+        if name not in varied and not name.startswith(may_change)
+    }
+    space = {dimension.name: config.to_tree(dimension) for dimension in settings.search.space}
+    return {"space": space, "data": dataset.digest, "settings": common}
+
+
+@contextmanager
+def _own_run(settings: SearchSettings, shared: SharedStudy, given: str) -> Iterator[Run]:
+    """This process's MLflow run: the study's own where it began it, else one below it, marked as a worker."""
+    if shared.created or given == shared.parent:
+        with runs.open_run(settings.tracking, "search", "search", run_id=shared.parent) as run:
+            yield run
+        return
+    name = f"worker on {socket.gethostname()}"
+    console.print(f"joining the study {settings.search.study}")
+    with runs.open_run(settings.tracking, name, "worker", run_id=given, parent=runs.attach(shared.parent)) as run:
+        run.tag(study=settings.search.study, mlflow__runName=name)
+        yield run
+
+
+def _close_lost(trial: FrozenTrial, reason: str) -> None:
+    """Close the MLflow run of a trial whose worker has died."""
+    if run_id := trial.user_attrs.get(RUN_ATTRIBUTE):
+        runs.close(run_id, "FAILED", reason)
+
+
+def _finish(settings: SearchSettings, dataset: DataSet, shared: SharedStudy) -> None:
+    """Do the finale, or wait for who does it; who has done it closes the study's run."""
+    if interrupts.requested():
+        return
+    with shared.finale() as mine:
+        if not mine:
+            console.print(f"the study {settings.search.study} is complete: look at MLflow run {shared.parent}")
+            return
+        try:
+            conclude(settings, dataset, shared.optuna, runs.attach(shared.parent))
+        except UserError as error:
+            runs.close(shared.parent, "FAILED", str(error))
+            raise
+        runs.close(shared.parent, "FINISHED")
+
+
+def _note(settings: SearchSettings) -> str:
+    varied = "\n".join(f"- `{dimension.name}`" for dimension in settings.search.space)
+    return (
+        f"Search **{settings.search.study}**, {settings.search.trials} trials over:\n\n{varied}\n\n"
+        "To join it, give the same command on another machine, with the same tracking server and the same study "
+        f"database (environment variable `{DATABASE_VARIABLE}`)."
+    )

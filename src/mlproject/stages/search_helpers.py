@@ -1,0 +1,72 @@
+"""Several trials at once on one machine: further processes of the same command, which join the study."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from mlproject import config
+from mlproject.errors import SettingsError
+from mlproject.stages.console import console
+from mlproject.stages.settings import SearchSettings
+
+SECONDS_TO_END = 30
+
+
+@contextmanager
+def helpers(settings: SearchSettings) -> Iterator[None]:
+    """Within: `search.parallel` - 1 further processes work on the study, each with GPUs of its own.
+
+    They are workers as those of another machine are. Leaving normally waits for them; leaving by an
+    exception stops them.
+    """
+    groups = gpu_groups(settings)
+    if groups:
+        os.environ["CUDA_VISIBLE_DEVICES"] = groups[0]  # for the processes that train; this one takes the first GPU
+    processes: list[subprocess.Popen[bytes]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "config.yaml"
+        file.write_text(config.dump(replace(settings, search=replace(settings.search, parallel=1))))
+        command = [sys.executable, sys.argv[0], "search", "--config", str(file)]
+        for number in range(1, settings.search.parallel):
+            gpus = {"CUDA_VISIBLE_DEVICES": groups[number]} if groups else {}
+            processes.append(subprocess.Popen(command, env={**os.environ, **gpus}))
+        try:
+            yield
+            for process in processes:
+                if code := process.wait():
+                    console.print(f"a parallel worker ended with exit code {code}; its trial was done by another")
+        finally:
+            for process in processes:
+                if process.poll() is None:
+                    process.terminate()
+            for process in processes:
+                try:
+                    process.wait(SECONDS_TO_END)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+
+
+def gpu_groups(settings: SearchSettings) -> list[str]:
+    """CUDA_VISIBLE_DEVICES of each parallel trial; none on a machine without GPUs, or with one trial at a time.
+
+    Raises:
+        SettingsError: there are fewer GPUs than the trials need.
+    """
+    parallel, devices = settings.search.parallel, settings.training.devices
+    if parallel == 1 or settings.training.accelerator == "cpu" or not torch.cuda.is_available():
+        return []
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    gpus = visible.split(",") if visible else [str(number) for number in range(torch.cuda.device_count())]
+    if parallel * devices > len(gpus):
+        raise SettingsError(
+            f"search.parallel={parallel} trials with training.devices={devices} need {parallel * devices} GPUs, "
+            f"PyTorch sees {len(gpus)} here: lower search.parallel"
+        )
+    return [",".join(gpus[number * devices : (number + 1) * devices]) for number in range(parallel)]

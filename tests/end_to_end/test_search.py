@@ -1,17 +1,18 @@
 """A search through the real command, on tiny cases: what it leaves in MLflow, and what it survives."""
 
 import json
-import signal
 import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import optuna
+import psutil
 import pytest
 from optuna.trial import TrialState
 
 from end_to_end.conftest import Workplace
+from mlproject.tuning.study import DATABASE_VARIABLE
 
 SPACE = [
     {"name": "loss.dice", "low": 0.1, "high": 0.9, "complement": "loss.cross_entropy"},
@@ -95,33 +96,43 @@ def test_a_search_leaves_its_trials_plots_and_best_model(place: SearchPlace) -> 
     assert "training.steps (then 80, now 41)" in line
 
 
-def begin(place: SearchPlace, **settings: str) -> subprocess.Popen[bytes]:
-    command = place.stage_command("search", **settings)
-    return subprocess.Popen(command, cwd=place.folder, env=place.environment, stdout=subprocess.DEVNULL)
+def begin(place: SearchPlace, database: str) -> subprocess.Popen[bytes]:
+    settings = {"search__trials": "2", "search__pruner": "none", "training__steps": "300"}
+    command = place.stage_command("search", search__space=json.dumps(SPACE[:1]), **settings)
+    environment = {**place.environment, DATABASE_VARIABLE: database}
+    return subprocess.Popen(command, cwd=place.folder, env=environment, stdout=subprocess.DEVNULL)
 
 
-def running(place: SearchPlace) -> list[str]:
-    """Ids of the trial runs in which training goes on."""
-    return [run.info.run_id for run in place.runs("trial")
-            if run.info.status == "RUNNING" and "validation/dice" in run.data.metrics]  # fmt: skip
+def in_training(place: SearchPlace) -> list[str]:
+    """Ids of the trial runs that are in mid-training."""
+    return [
+        run.info.run_id
+        for run in place.runs("trial")
+        if run.info.status == "RUNNING" and "validation/dice" in run.data.metrics
+    ]
 
 
-def test_killed_in_mid_trial_and_begun_again(place: SearchPlace) -> None:
-    long = {"search__trials": "2", "training__steps": "400", "search__pruner": "none"}
-    long["search__space"] = json.dumps(SPACE[:1])
-    first = begin(place, **long)
-    wait_for(lambda: running(place))
-    (lost,) = running(place)
-    first.send_signal(signal.SIGKILL)
-    first.wait()
-    second = begin(place, **long)
-    assert second.wait(300) == 0
+def test_two_workers_killed_in_mid_trial_and_a_third_that_goes_on(place: SearchPlace, postgres_url: str) -> None:
+    first = begin(place, postgres_url)
+    wait_for(lambda: in_training(place))
+    trainers = psutil.Process(first.pid).children()
+    for trainer in trainers:  # held in mid-trial until the second is as far; the worker itself goes on living
+        trainer.suspend()
+    second = begin(place, postgres_url)
+    wait_for(lambda: len(in_training(place)) == 2)
+    lost = in_training(place)
+    for process in (first, second, *trainers):
+        process.kill()
+        process.wait()
+    assert begin(place, postgres_url).wait(300) == 0
+
     (parent,) = place.runs("search")
     assert parent.info.status == "FINISHED"
     runs = {run.info.run_id: run for run in place.runs("trial")}
     assert {run.data.tags["mlflow.parentRunId"] for run in runs.values()} == {parent.info.run_id}
-    assert runs.pop(lost).info.status == "FAILED"
+    assert [runs.pop(run_id).info.status for run_id in lost] == ["FAILED"] * 2
     assert [run.info.status for run in runs.values()] == ["FINISHED"] * 2
-    states = [(trial.state, trial.params["loss.dice"]) for trial in place.study().trials]
-    assert [state for state, _ in states] == [TrialState.FAIL, TrialState.COMPLETE, TrialState.COMPLETE]
-    assert states[0][1] == states[1][1]  # the same settings, tried again
+    assert sorted(run.info.status for run in place.runs("worker")) == ["FAILED", "FINISHED"]
+    trials = optuna.load_study(study_name="loss-and-crf", storage=postgres_url).trials
+    assert [trial.state for trial in trials] == [TrialState.FAIL] * 2 + [TrialState.COMPLETE] * 2
+    assert [trial.params for trial in trials[:2]] == [trial.params for trial in trials[2:]]  # the same, tried again

@@ -17,7 +17,7 @@ from mlproject.stages import train
 from mlproject.stages.console import console
 from mlproject.stages.search_finale import conclude
 from mlproject.stages.search_helpers import helpers
-from mlproject.stages.search_trial import RUN_ATTRIBUTE, attempt, refuse_space
+from mlproject.stages.search_trial import RUN_ATTRIBUTE, WORKER_TAG, attempt, refuse_space
 from mlproject.stages.settings import SearchSettings
 from mlproject.tracking import runs
 from mlproject.tracking.runs import Run
@@ -96,9 +96,12 @@ def _own_run(settings: SearchSettings, shared: SharedStudy, given: str) -> Itera
 
 
 def _close_lost(trial: FrozenTrial, reason: str) -> None:
-    """Close the MLflow run of a trial whose worker has died."""
+    """Close the MLflow runs of a trial whose worker has died, and of the worker; the study's own goes on."""
     if run_id := trial.user_attrs.get(RUN_ATTRIBUTE):
+        tags = runs.find(run_id).data.tags
         runs.close(run_id, "FAILED", reason)
+        if tags[WORKER_TAG] != tags[runs.PARENT_TAG]:
+            runs.close(tags[WORKER_TAG], "FAILED", reason)
 
 
 def _finish(settings: SearchSettings, dataset: DataSet, shared: SharedStudy) -> None:

@@ -41,6 +41,8 @@ FIXED = (
 KINDS = dict(config.leaves(Experiment))
 RUN_ATTRIBUTE = "run_id"
 """User attribute of a trial: the id of its MLflow run."""
+WORKER_TAG = "worker"
+"""Tag of a trial's run: the id of the run of the process that does it."""
 
 
 def refuse_space(settings: SearchSettings) -> None:
@@ -69,7 +71,7 @@ def attempt(trial: optuna.Trial, settings: SearchSettings, dataset: DataSet, stu
     name = f"trial {trial.number}"
     with tracking_errors(), runs.open_run(settings.tracking, name, "trial", parent=runs.attach(study_run)) as run:
         trial.set_user_attr(RUN_ATTRIBUTE, run.id)
-        run.tag(study=settings.search.study, trial=str(trial.number), worker=worker.id)
+        run.tag(study=settings.search.study, trial=str(trial.number), **{WORKER_TAG: worker.id})
         values = suggest(trial, settings.search.space, KINDS)
         console.print(f"{name}: {as_text(values)}")
         experiment = experiment_of(settings, values, name)

@@ -1,0 +1,1 @@
+"""`make bench`: what the software costs, beside its peers on the same work."""

@@ -12,11 +12,11 @@ from optuna.trial import FrozenTrial
 
 from mlproject import config, interrupts
 from mlproject.data.dataset import DataSet
-from mlproject.errors import SettingsError, UserError
+from mlproject.errors import Interrupted, SettingsError, UserError
 from mlproject.stages import train
 from mlproject.stages.console import console
 from mlproject.stages.search_finale import conclude
-from mlproject.stages.search_helpers import helpers
+from mlproject.stages.search_helpers import gpu_groups, helpers
 from mlproject.stages.search_trial import RUN_ATTRIBUTE, WORKER_TAG, attempt, refuse_space
 from mlproject.stages.settings import SearchSettings
 from mlproject.tracking import runs
@@ -30,6 +30,7 @@ def run(settings: SearchSettings) -> None:
     settings = _for_this_machine(settings.resolved())
     url = storage_url(settings.search, settings.work_path)
     refuse_space(settings)
+    gpus = gpu_groups(settings)
     connect()
     dataset = train.prepare(settings)
     given = runs.given_run_id("")
@@ -40,7 +41,7 @@ def run(settings: SearchSettings) -> None:
         lambda: runs.begin(settings.tracking, "search", given),
         _close_lost,
     )
-    with _own_run(settings, shared, given) as own, helpers(settings):
+    with _own_run(settings, shared, given) as own, _saying_how_to_go_on(settings), helpers(settings, gpus):
         if shared.created:
             train.begin(settings, dataset, own)
             name = f"search {settings.search.study}"
@@ -49,6 +50,8 @@ def run(settings: SearchSettings) -> None:
         console.print(f"study {settings.search.study}: {done} of {settings.search.trials} trials, run {shared.parent}")
         do = partial(attempt, settings=settings, dataset=dataset, study_run=shared.parent, worker=own)
         shared.run(do, interrupts.requested)
+        if interrupts.requested():
+            raise interrupts.stop_now("stopped between two trials")
         _finish(settings, dataset, shared)
 
 
@@ -95,6 +98,19 @@ def _own_run(settings: SearchSettings, shared: SharedStudy, given: str) -> Itera
         yield run
 
 
+@contextmanager
+def _saying_how_to_go_on(settings: SearchSettings) -> Iterator[None]:
+    """Within: being interrupted ends in a text that says what becomes of the study."""
+    try:
+        yield
+    except Interrupted as error:
+        text = (
+            f"the search was stopped ({error}); the trial in hand will be done again. The same command goes on with "
+            f"the study {settings.search.study!r}, here or on another machine that sees its database"
+        )
+        raise Interrupted(text, error.exit_code - 128) from None
+
+
 def _close_lost(trial: FrozenTrial, reason: str) -> None:
     """Close the MLflow runs of a trial whose worker has died, and of the worker; the study's own goes on."""
     if run_id := trial.user_attrs.get(RUN_ATTRIBUTE):
@@ -106,8 +122,6 @@ def _close_lost(trial: FrozenTrial, reason: str) -> None:
 
 def _finish(settings: SearchSettings, dataset: DataSet, shared: SharedStudy) -> None:
     """Do the finale, or wait for who does it; who has done it closes the study's run."""
-    if interrupts.requested():
-        return
     with shared.finale() as mine:
         if not mine:
             console.print(f"the study {settings.search.study} is complete: look at MLflow run {shared.parent}")

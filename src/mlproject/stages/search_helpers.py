@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,13 +20,12 @@ SECONDS_TO_END = 30
 
 
 @contextmanager
-def helpers(settings: SearchSettings) -> Iterator[None]:
-    """Within: `search.parallel` - 1 further processes work on the study, each with GPUs of its own.
+def helpers(settings: SearchSettings, groups: Sequence[str]) -> Iterator[None]:
+    """Within: `search.parallel` - 1 further processes work on the study, each with its own of `gpu_groups`.
 
     They are workers as those of another machine are. Leaving normally waits for them; leaving by an
     exception stops them.
     """
-    groups = gpu_groups(settings)
     if groups:
         os.environ["CUDA_VISIBLE_DEVICES"] = groups[0]  # for the processes that train; this one takes the first GPU
     processes: list[subprocess.Popen[bytes]] = []

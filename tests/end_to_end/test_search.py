@@ -1,6 +1,8 @@
 """A search through the real command, on tiny cases: what it leaves in MLflow, and what it survives."""
 
 import json
+import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -98,11 +100,12 @@ def test_a_search_leaves_its_trials_plots_and_best_model(place: SearchPlace) -> 
     assert "training.steps (then 80, now 41)" in line
 
 
-def begin(place: SearchPlace, database: str) -> subprocess.Popen[bytes]:
+def begin(place: SearchPlace, database: str) -> subprocess.Popen[str]:
     settings = {"search__trials": "2", "search__pruner": "none", "training__steps": "300"}
     command = place.stage_command("search", search__space=json.dumps(SPACE[:1]), **settings)
     environment = {**place.environment, DATABASE_VARIABLE: database}
-    return subprocess.Popen(command, cwd=place.folder, env=environment, stdout=subprocess.DEVNULL)
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, cwd=place.folder, env=environment, text=True, start_new_session=True, **pipes)
 
 
 def in_training(place: SearchPlace) -> list[str]:
@@ -114,27 +117,41 @@ def in_training(place: SearchPlace) -> list[str]:
     ]
 
 
-def test_two_workers_killed_in_mid_trial_and_a_third_that_goes_on(place: SearchPlace, postgres_url: str) -> None:
-    first = begin(place, postgres_url)
+def statuses(place: SearchPlace, stage: str) -> list[str]:
+    return [run.info.status for run in place.runs(stage)]
+
+
+def test_a_worker_killed_another_takes_over_is_stopped_and_a_third_goes_on(
+    place: SearchPlace, postgres_url: str
+) -> None:
+    first = begin(place, postgres_url)  # the one that began the study
     wait_for(lambda: in_training(place))
+    (lost,) = in_training(place)
     trainers = psutil.Process(first.pid).children()
-    for trainer in trainers:  # held in mid-trial until the second is as far; the worker itself goes on living
+    for trainer in trainers:  # held in mid-trial until the second is there; the worker itself goes on living
         trainer.suspend()
     second = begin(place, postgres_url)
     wait_for(lambda: len(in_training(place)) == 2)
-    lost = in_training(place)
-    for process in (first, second, *trainers):
+    for process in (first, *trainers):
         process.kill()
         process.wait()
-    assert begin(place, postgres_url).wait(300) == 0
+    wait_for(lambda: statuses(place, "trial").count("FINISHED") == 1)  # the second's own trial; then it takes over
+    wait_for(lambda: in_training(place) not in ([], [lost]))
+    assert place.client().get_run(lost).info.status == "FAILED"
+    os.killpg(second.pid, signal.SIGINT)
+    _, stderr = second.communicate(timeout=60)
+    assert second.returncode == 130 and "same command goes on" in stderr and "Traceback" not in stderr
+    assert statuses(place, "trial") == ["FAILED", "FINISHED", "KILLED"]
+    assert statuses(place, "worker") == ["KILLED"]
 
+    third = begin(place, postgres_url)
+    _, stderr = third.communicate(timeout=300)
+    assert third.returncode == 0, stderr
     (parent,) = place.runs("search")
     assert parent.info.status == "FINISHED"
-    runs = {run.info.run_id: run for run in place.runs("trial")}
-    assert {run.data.tags["mlflow.parentRunId"] for run in runs.values()} == {parent.info.run_id}
-    assert [runs.pop(run_id).info.status for run_id in lost] == ["FAILED"] * 2
-    assert [run.info.status for run in runs.values()] == ["FINISHED"] * 2
-    assert sorted(run.info.status for run in place.runs("worker")) == ["FAILED", "FINISHED"]
+    assert {run.data.tags["mlflow.parentRunId"] for run in place.runs("trial")} == {parent.info.run_id}
+    assert statuses(place, "trial") == ["FAILED", "FINISHED", "KILLED", "FINISHED"]
+    assert statuses(place, "worker") == ["KILLED", "FINISHED"]
     trials = optuna.load_study(study_name="loss-and-crf", storage=postgres_url).trials
-    assert [trial.state for trial in trials] == [TrialState.FAIL] * 2 + [TrialState.COMPLETE] * 2
-    assert [trial.params for trial in trials[:2]] == [trial.params for trial in trials[2:]]  # the same, tried again
+    assert [trial.state.name for trial in trials] == ["FAIL", "COMPLETE", "FAIL", "COMPLETE"]
+    assert trials[0].params == trials[2].params == trials[3].params  # the same, tried again

@@ -1,8 +1,9 @@
 """What the terminal shows. Without a terminal (mlflow run's log, CI): plain lines."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -53,3 +54,17 @@ def training_display(name: str) -> Iterator[TrainingDisplay]:
     )
     with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
         yield TrainingDisplay(bar, name)
+
+
+class CrfSearchDisplay:
+    """A line now and then about a running CRF search: trials done, and the best Dice so far."""
+
+    def __init__(self, trials: int) -> None:
+        self.trials, self.best, self.last_line = trials, 0.0, time.monotonic()
+
+    def show(self, number: int, row: Mapping[str, Any]) -> None:
+        """Show the trial of this number, counted from 0; `row` is that of SearchResult.trials."""
+        self.best = max(self.best, row["dice"] if row["state"] == "finished" else 0.0)
+        if time.monotonic() - self.last_line > SECONDS_BETWEEN_LINES:
+            self.last_line = time.monotonic()
+            console.print(f"CRF search: {number + 1} of {self.trials} trials, best Dice {self.best:.4f}")

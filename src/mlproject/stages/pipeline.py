@@ -1,13 +1,9 @@
 """`main`: train, tune, evaluate, register and, on evidence, make champion; one MLflow run with a child a stage."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-from mlproject.stages import evaluate, postprocess, registration, train
+from mlproject.stages import postprocess, registration, train
 from mlproject.stages.console import console
 from mlproject.stages.settings import Experiment
 from mlproject.tracking import registry, runs
-from mlproject.tracking.runs import Run
 from mlproject.tracking.server import connect
 
 
@@ -38,30 +34,10 @@ def run(settings: Experiment) -> None:
             train_id = str(trained.info.run_id)
             segmenter = registry.load(f"runs:/{train_id}/model", settings.prediction.device)
         else:
-            with _child(settings, parent, "train") as child:
+            with registration.child_run(settings, parent, "train") as child:
                 train_id = child.id
                 segmenter = train.train(settings, dataset, child)
-        with _child(settings, parent, "postprocess") as child:
+        with registration.child_run(settings, parent, "postprocess") as child:
             segmenter = postprocess.postprocess(settings, dataset, segmenter, child)
             model_uri = f"runs:/{child.id}/model"
-        with _child(settings, parent, "evaluate") as child:
-            test = dataset.load(dataset.split.test)
-            facts = {
-                "model": model_uri,
-                "data": f"{settings.data.root_path.name}, digest {dataset.digest}",
-                "training run": train_id,
-            }
-            results = evaluate.evaluate(segmenter, test, child, settings, facts, registration.notes_on(dataset))
-        parent.log_metrics(evaluate.headline(results.summaries, results.differences, results.chosen))
-        verdict, version = registration.register(settings, dataset, model_uri, parent)
-    results.show()
-    registration.say_where(results.report, settings.tracking.registered_model, version, verdict)
-
-
-@contextmanager
-def _child(settings: Experiment, parent: Run, stage: str) -> Iterator[Run]:
-    """The run of one stage: the one that was stopped, else a new one."""
-    stopped = runs.child(parent.id, stage)
-    run_id = str(stopped.info.run_id) if stopped else ""
-    with runs.open_run(settings.tracking, stage, stage, run_id=run_id, parent=parent) as child:
-        yield child
+        registration.conclude(settings, dataset, segmenter, model_uri, parent, {"training run": train_id})

@@ -17,7 +17,7 @@ from mlproject.errors import DataError, ModelError
 from mlproject.evaluation.report import verdict
 from mlproject.prediction.probability import CaseProbability
 from mlproject.prediction.segmenter import Segmenter
-from mlproject.stages.console import console
+from mlproject.stages.console import CrfSearchDisplay, console
 from mlproject.stages.settings import Experiment, PostprocessSettings
 from mlproject.stages.train import NETWORK_ALONE, training_run_of
 from mlproject.tracking import registry, runs
@@ -67,19 +67,23 @@ def settings_of(training_run: str, settings: Experiment) -> Experiment:
 def postprocess(settings: Experiment, dataset: DataSet, segmenter: Segmenter, mlflow_run: Run) -> Segmenter:
     """Tune inside an open MLflow run; returns the same network with the postprocessing chosen, logged as a model."""
     mlflow_run.log_settings(settings)
-    tuned, _ = tuned_on_validation(settings, dataset, segmenter, mlflow_run)
+    probabilities = settings.work_path / "probabilities"
+    tuned, _ = tuned_on_validation(settings, dataset, segmenter, mlflow_run, probabilities)
     registry.log_model(tuned)
     return tuned
 
 
 def tuned_on_validation(
-    settings: Experiment, dataset: DataSet, segmenter: Segmenter, mlflow_run: Run
+    settings: Experiment, dataset: DataSet, segmenter: Segmenter, mlflow_run: Run, probabilities: Path
 ) -> tuple[Segmenter, float]:
-    """The same network with the postprocessing chosen, and the mean validation Dice that they reach together."""
+    """The same network with the postprocessing chosen, and the mean validation Dice that they reach together.
+
+    `probabilities`: the folder where the network's probabilities of the validation cases are kept.
+    """
     validation = dataset.load(dataset.split.validation)
     console.print(f"tuning threshold, smallest lesion and CRF on {len(validation)} validation cases")
-    maps = cached_probabilities(segmenter, validation, settings.work_path / "probabilities")
-    result = tune(maps, settings.crf_search, settings.crf)
+    maps = cached_probabilities(segmenter, validation, probabilities)
+    result = tune(maps, settings.crf_search, settings.crf, CrfSearchDisplay(settings.crf_search.trials).show)
     _log(result, mlflow_run)
     chosen = WITH_CRF if result.chosen == result.with_crf else BEST_THRESHOLD
     console.print(f"{verdict(f'{WITH_CRF} against {BEST_THRESHOLD}, validation', result.difference)} Chosen: {chosen}.")

@@ -1,12 +1,16 @@
-"""What `main` and `search` end with: the model registered, the champion challenged, and where to find it all."""
+"""What `main` and `search` end with: the test result, the model registered, the champion challenged."""
 
 import json
 import shlex
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from mlproject.data.dataset import DataSet
+from mlproject.prediction.segmenter import Segmenter
 from mlproject.stages.console import console
+from mlproject.stages.evaluate import evaluate, headline
 from mlproject.stages.settings import Experiment
 from mlproject.tracking import champion, registry, runs
 from mlproject.tracking.runs import Run
@@ -15,7 +19,34 @@ from mlproject.tracking.server import public_uri
 REGISTERED_TAG, SOURCE_TAG, CHAMPION_TAG = "registered_model", "registered_model_source", "champion"
 
 
-def register(settings: Experiment, dataset: DataSet, model_uri: str, parent: Run) -> tuple[champion.Verdict, int]:
+def conclude(
+    settings: Experiment, dataset: DataSet, segmenter: Segmenter, model_uri: str, parent: Run, facts: Mapping[str, str]
+) -> None:
+    """Measure a model on the test cases in a child run, log its result to the parent, register it, and print it all.
+
+    `facts`: what the report says of where the model comes from, beside the model and the data.
+    """
+    with child_run(settings, parent, "evaluate") as child:
+        data = f"{settings.data.root_path.name}, digest {dataset.digest}"
+        facts = {"model": model_uri, "data": data, **facts}
+        test = dataset.load(dataset.split.test)
+        results = evaluate(segmenter, test, child, settings, facts, _notes_on(dataset))
+    parent.log_metrics(headline(results.summaries, results.differences, results.chosen))
+    verdict, version = _register(settings, dataset, model_uri, parent)
+    results.show()
+    _say_where(results.report, settings.tracking.registered_model, version, verdict)
+
+
+@contextmanager
+def child_run(settings: Experiment, parent: Run, stage: str) -> Iterator[Run]:
+    """The run of one stage below a parent: the one that was stopped, else a new one."""
+    stopped = runs.child(parent.id, stage)
+    run_id = str(stopped.info.run_id) if stopped else ""
+    with runs.open_run(settings.tracking, stage, stage, run_id=run_id, parent=parent) as child:
+        yield child
+
+
+def _register(settings: Experiment, dataset: DataSet, model_uri: str, parent: Run) -> tuple[champion.Verdict, int]:
     """Register a model, let it challenge the champion, and leave the verdict in the parent run.
 
     Stopped between the two and called again, it takes the version that it has registered.
@@ -35,7 +66,7 @@ def register(settings: Experiment, dataset: DataSet, model_uri: str, parent: Run
     return verdict, version
 
 
-def notes_on(dataset: DataSet) -> list[str]:
+def _notes_on(dataset: DataSet) -> list[str]:
     """What a reader of the test result must know about the split."""
     seen = {*dataset.split.train, *dataset.split.validation}
     repeated = [name for name in dataset.split.test if name in seen]
@@ -44,7 +75,7 @@ def notes_on(dataset: DataSet) -> list[str]:
     return [f"Not an estimate: {len(repeated)} test cases were also trained or tuned on (data.split_file says so)."]
 
 
-def say_where(report: Path, name: str, version: int, verdict: champion.Verdict) -> None:
+def _say_where(report: Path, name: str, version: int, verdict: champion.Verdict) -> None:
     """Print where report and model are, and the commands that show and serve them."""
     console.print(f"\nreport:  {report}\nmodel:   models:/{name}/{version} ({verdict.reason})")
     uri = public_uri()

@@ -12,12 +12,12 @@ from optuna.trial import FrozenTrial
 
 from mlproject import config, interrupts
 from mlproject.data.dataset import DataSet
-from mlproject.errors import Interrupted, SettingsError, UserError
+from mlproject.errors import Interrupted, SettingsError
 from mlproject.stages import train
 from mlproject.stages.console import console
 from mlproject.stages.search_finale import conclude
 from mlproject.stages.search_helpers import gpu_groups, helpers
-from mlproject.stages.search_trial import RUN_ATTRIBUTE, WORKER_TAG, attempt, refuse_space
+from mlproject.stages.search_trial import TRIAL_TAG, WORKER_TAG, attempt, refuse_space
 from mlproject.stages.settings import SearchSettings
 from mlproject.tracking import runs
 from mlproject.tracking.runs import Run
@@ -34,15 +34,17 @@ def run(settings: SearchSettings) -> None:
     connect()
     dataset = train.prepare(settings)
     given = runs.given_run_id("")
+    if given:
+        runs.refuse_other_stage(given, "search", "worker")
     shared = SharedStudy.open(
         settings.search,
         url,
         _identity(settings, dataset),
         lambda: runs.begin(settings.tracking, "search", given),
-        _close_lost,
+        lambda trial, reason: _close_lost(shared.parent, trial, reason),
     )
     with _own_run(settings, shared, given) as own, _saying_how_to_go_on(settings), helpers(settings, gpus):
-        if shared.created:
+        if own.id == shared.parent:
             train.begin(settings, dataset, own)
             name = f"search {settings.search.study}"
             own.tag(study=settings.search.study, mlflow__runName=name, mlflow__note__content=_note(settings))
@@ -111,13 +113,13 @@ def _saying_how_to_go_on(settings: SearchSettings) -> Iterator[None]:
         raise Interrupted(text, error.exit_code - 128) from None
 
 
-def _close_lost(trial: FrozenTrial, reason: str) -> None:
-    """Close the MLflow runs of a trial whose worker has died, and of the worker; the study's own goes on."""
-    if run_id := trial.user_attrs.get(RUN_ATTRIBUTE):
-        tags = runs.find(run_id).data.tags
-        runs.close(run_id, "FAILED", reason)
-        if tags[WORKER_TAG] != tags[runs.PARENT_TAG]:
-            runs.close(tags[WORKER_TAG], "FAILED", reason)
+def _close_lost(study_run: str, trial: FrozenTrial, reason: str) -> None:
+    """Close what a worker that has died, or lost the server, left open: the trial's run, and its own."""
+    for run in runs.children(study_run, **{runs.STAGE_TAG: "trial", TRIAL_TAG: str(trial.number)}):
+        runs.close(run.info.run_id, "FAILED", reason)
+        worker = run.data.tags[WORKER_TAG]
+        if worker != study_run and "stopped" not in trial.user_attrs:
+            runs.close(worker, "FAILED", reason)
 
 
 def _finish(settings: SearchSettings, dataset: DataSet, shared: SharedStudy) -> None:
@@ -128,8 +130,11 @@ def _finish(settings: SearchSettings, dataset: DataSet, shared: SharedStudy) -> 
             return
         try:
             conclude(settings, dataset, shared.optuna, runs.attach(shared.parent))
-        except UserError as error:
-            runs.close(shared.parent, "FAILED", str(error))
+        except BaseException as error:
+            if isinstance(error, Interrupted | KeyboardInterrupt) or interrupts.requested():
+                runs.close(shared.parent, "KILLED")
+            else:
+                runs.close(shared.parent, "FAILED", str(error))
             raise
         runs.close(shared.parent, "FINISHED")
 

@@ -3,15 +3,15 @@
 import optuna
 from optuna.trial import TrialState
 
-from mlproject.data.dataset import DataSet
+from mlproject.data.dataset import DataSet, open_dataset
 from mlproject.errors import TrainingError
-from mlproject.stages import evaluate, registration
+from mlproject.stages import registration
 from mlproject.stages.console import console
 from mlproject.stages.search_trial import RUN_ATTRIBUTE, as_text
 from mlproject.stages.settings import SearchSettings
-from mlproject.tracking import registry, runs
+from mlproject.tracking import registry
 from mlproject.tracking.runs import Run
-from mlproject.tuning.study_report import write_study
+from mlproject.tuning.study_report import trial_table, write_study
 
 
 def conclude(settings: SearchSettings, dataset: DataSet, study: optuna.Study, parent: Run) -> None:
@@ -34,25 +34,20 @@ def conclude(settings: SearchSettings, dataset: DataSet, study: optuna.Study, pa
     page = write_study(folder, study, f"Search {settings.search.study}", facts)
     parent.log_folder(folder, "search")
     if not finished:
-        failures = [trial.user_attrs.get("failure", "pruned") for trial in study.get_trials(deepcopy=False)]
-        raise TrainingError(
-            f"no trial of the study {settings.search.study!r} was finished (the first: {failures[0]}); look at {page}"
-        )
+        reasons = trial_table(study.get_trials(deepcopy=False))["failure"].dropna()
+        first = f"the first failed one: {reasons.iloc[0]}" if len(reasons) else "all were pruned"
+        raise TrainingError(f"no trial of the study {settings.search.study!r} was finished ({first}); look at {page}")
     best = study.best_trial
-    trial_run = best.user_attrs[RUN_ATTRIBUTE]
-    model_uri = f"runs:/{trial_run}/model"
+    model_uri = f"runs:/{best.user_attrs[RUN_ATTRIBUTE]}/model"
     segmenter = registry.load(model_uri, settings.prediction.device)
-    with runs.open_run(settings.tracking, "evaluate", "evaluate", parent=parent) as child:
-        test = dataset.load(dataset.split.test)
-        facts |= {"model": model_uri, "trial": f"{best.number}: {as_text(best.params)}"}
-        results = evaluate.evaluate(segmenter, test, child, settings, facts, registration.notes_on(dataset))
-    parent.log_metrics(evaluate.headline(results.summaries, results.differences, results.chosen))
+    preprocessing = segmenter.description.preprocessing
+    if preprocessing != settings.preprocessing:  # it was varied
+        dataset = open_dataset(settings.data, preprocessing, settings.cache_path)
+    values = as_text(best.params)
     parent.log_metrics({"search/best_value": study.best_value})
-    parent.tag(best_trial=str(best.number), best_run=trial_run, best_values=as_text(best.params))
-    verdict, version = registration.register(settings, dataset, model_uri, parent)
+    parent.tag(best_trial=str(best.number), best_run=best.user_attrs[RUN_ATTRIBUTE], best_values=values)
     console.print(
-        f"best of {len(finished)} finished trials: trial {best.number}, validation Dice {study.best_value:.4f}, "
-        f"{as_text(best.params)}"
+        f"best of {len(finished)} finished trials: {best.number}, validation Dice {study.best_value:.4f}, {values}"
     )
-    results.show()
-    registration.say_where(results.report, settings.tracking.registered_model, version, verdict)
+    chosen_from = f"{best.number} of the study {settings.search.study}, {len(finished)} finished: {values}"
+    registration.conclude(settings, dataset, segmenter, model_uri, parent, {"trial": chosen_from})

@@ -33,10 +33,10 @@ def helpers(settings: SearchSettings, groups: Sequence[str]) -> Iterator[None]:
         file = Path(folder) / "config.yaml"
         file.write_text(config.dump(replace(settings, search=replace(settings.search, parallel=1))))
         command = [sys.executable, sys.argv[0], "search", "--config", str(file)]
-        for number in range(1, settings.search.parallel):
-            gpus = {"CUDA_VISIBLE_DEVICES": groups[number]} if groups else {}
-            processes.append(subprocess.Popen(command, env={**os.environ, **gpus}))
         try:
+            for number in range(1, settings.search.parallel):
+                gpus = {"CUDA_VISIBLE_DEVICES": groups[number]} if groups else {}
+                processes.append(subprocess.Popen(command, env={**os.environ, **gpus}))
             yield
             for process in processes:
                 if code := process.wait():

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import optuna
+import torch
 
 from mlproject import config
 from mlproject.data.dataset import DataSet, open_dataset
@@ -19,6 +20,7 @@ from mlproject.tracking.runs import Run
 from mlproject.tracking.server import tracking_errors
 from mlproject.training.progress import Epoch
 from mlproject.tuning.space import check_space, put, suggest
+from mlproject.tuning.study import NINTHS
 
 # What a trial cannot vary: where things are, the data it is compared on, and how it is run.
 FIXED = (
@@ -41,18 +43,16 @@ FIXED = (
 KINDS = dict(config.leaves(Experiment))
 RUN_ATTRIBUTE = "run_id"
 """User attribute of a trial: the id of its MLflow run."""
-WORKER_TAG = "worker"
-"""Tag of a trial's run: the id of the run of the process that does it."""
+TRIAL_TAG, WORKER_TAG = "trial", "worker"
+"""Tags of a trial's run: its number, and the id of the run of the process that does it."""
 
 
 def refuse_space(settings: SearchSettings) -> None:
     """Raise SettingsError for a space that does not fit the settings, or an end of it that the network cannot take."""
     check_space(settings.search.space, KINDS, FIXED)
     for dimension in settings.search.space:
-        whole = KINDS[dimension.name] in (int, int | None)
-        for end in dimension.ends():
-            value = int(end) if whole and isinstance(end, float) else end
-            experiment = experiment_of(settings, dict(dimension.settings(value)), "search space")
+        for end in dimension.ends(KINDS):
+            experiment = experiment_of(settings, dict(dimension.settings(end)), "search space")
             build_network(experiment.network, len(experiment.data.channels), experiment.patches.size)
 
 
@@ -69,9 +69,12 @@ def attempt(trial: optuna.Trial, settings: SearchSettings, dataset: DataSet, stu
     Raises optuna.TrialPruned where the pruner ended the training; what else is raised makes it a failed trial.
     """
     name = f"trial {trial.number}"
-    with tracking_errors(), runs.open_run(settings.tracking, name, "trial", parent=runs.attach(study_run)) as run:
+    tags = {TRIAL_TAG: str(trial.number), WORKER_TAG: worker.id, "study": settings.search.study}
+    with (
+        tracking_errors(),
+        runs.open_run(settings.tracking, name, "trial", parent=runs.attach(study_run), tags=tags) as run,
+    ):
         trial.set_user_attr(RUN_ATTRIBUTE, run.id)
-        run.tag(study=settings.search.study, trial=str(trial.number), **{WORKER_TAG: worker.id})
         values = suggest(trial, settings.search.space, KINDS)
         console.print(f"{name}: {as_text(values)}")
         experiment = experiment_of(settings, values, name)
@@ -84,6 +87,8 @@ def attempt(trial: optuna.Trial, settings: SearchSettings, dataset: DataSet, stu
         finally:
             # What is worth keeping is in the model logged; a trial that is stopped is begun anew, perhaps elsewhere.
             shutil.rmtree(experiment.run_path(run.id), ignore_errors=True)
+            torch.cuda.empty_cache()  # for the next trial's own process; nothing without a GPU
+        trial.set_user_attr("value", value)  # fails where the trial was given to another, so that one run alone has it
         # The same keys in every trial: parallel coordinates show only the runs that have them all.
         run.log_metrics({"trial/value": value, "trial/network_dice": best, "trial/share_trained": last.share})
         outcome = "pruned" if pruned else "finished"
@@ -106,8 +111,7 @@ def _train(trial: optuna.Trial, experiment: Experiment, dataset: DataSet, run: R
             if epoch.validation_dice is None:
                 continue
             best = max(best, epoch.validation_dice)
-            # At the same steps in every trial, whatever its budget: the median pruner compares equal steps only.
-            percent = int(10 * epoch.share + 1e-9) * 10
+            percent = NINTHS[int(9 * epoch.share + 1e-9)]
             if percent > reported:
                 reported = percent
                 trial.report(best, percent)
@@ -120,7 +124,8 @@ def _train(trial: optuna.Trial, experiment: Experiment, dataset: DataSet, run: R
 def _tune(experiment: Experiment, dataset: DataSet, run: Run) -> float:
     """Tune the postprocessing of the trial's best epoch, log the model, and return what the whole chain reaches."""
     segmenter = train.best_model(experiment, dataset, run.id)
-    tuned, dice = postprocess.tuned_on_validation(experiment, dataset, segmenter, run)
+    probabilities = experiment.run_path(run.id) / "probabilities"
+    tuned, dice = postprocess.tuned_on_validation(experiment, dataset, segmenter, run, probabilities)
     registry.log_model(tuned)
     return dice
 

@@ -15,9 +15,11 @@ SECONDS = 120
 
 
 def main(pid: str, run_id: str) -> None:
-    """Wait for the process to end, then set the status."""
+    """Wait for the process to end, then set the status; a run that another worker goes on with is left alone."""
     psutil.wait_procs([psutil.Process(int(pid))] if psutil.pid_exists(int(pid)) else [], timeout=SECONDS)
-    mlflow.MlflowClient().set_terminated(run_id, "KILLED")
+    client = mlflow.MlflowClient()
+    if client.get_run(run_id).info.status == "FAILED":
+        client.set_terminated(run_id, "KILLED")
 
 
 if __name__ == "__main__":

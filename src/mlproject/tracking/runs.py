@@ -158,22 +158,36 @@ def refuse_other_data(run_id: str, digest: str) -> None:
         )
 
 
-def _refuse_other_stage(run_id: str, stage: str) -> None:
-    begun_as = find(run_id).data.tags.get(STAGE_TAG, stage)
-    if begun_as != stage:
+def refuse_other_stage(run_id: str, *stages: str) -> None:
+    """Raise SettingsError where a run was begun as none of these stages."""
+    begun_as = find(run_id).data.tags.get(STAGE_TAG, stages[0])
+    if begun_as not in stages:
         raise SettingsError(
-            f"run {run_id} is a run of {begun_as}, not of {stage}: give that stage, or another run's id"
+            f"run {run_id} is a run of {begun_as}, not of {stages[0]}: give that stage, or another run's id"
         )
 
 
 @contextmanager
 def open_run(
-    settings: TrackingSettings, name: str, stage: str, *, run_id: str = "", parent: Run | None = None
+    settings: TrackingSettings,
+    name: str,
+    stage: str,
+    *,
+    run_id: str = "",
+    parent: Run | None = None,
+    tags: Mapping[str, str] | None = None,
 ) -> Iterator[Run]:
-    """An MLflow run, new or (by `run_id`) gone on with, closed as what it came to: FINISHED, FAILED or KILLED."""
-    where: dict[str, Any] = {"log_system_metrics": settings.system_metrics, "nested": parent is not None}
+    """An MLflow run, new or (by `run_id`) gone on with, closed as what it came to: FINISHED, FAILED or KILLED.
+
+    It has its `tags` from its first moment, so that whoever finds it after a kill -9 knows what it is.
+    """
+    where: dict[str, Any] = {
+        "log_system_metrics": settings.system_metrics,
+        "nested": parent is not None,
+        "tags": {STAGE_TAG: stage, **(tags or {})},
+    }
     if run_id:
-        _refuse_other_stage(run_id, stage)
+        refuse_other_stage(run_id, stage)
         where["run_id"] = run_id
     else:
         where |= {"run_name": name, "experiment_id": parent.experiment_id if parent else _experiment(settings)}
@@ -182,22 +196,24 @@ def open_run(
     except MlflowException as error:
         raise TrackingError(f"run {run_id or name} cannot be opened: {error.message.splitlines()[0]}") from error
     run = Run(active)
-    run.tag(**{STAGE_TAG: stage})
     if parent is not None:  # which need not be the run that this process has open
         run.tag(**{PARENT_TAG: parent.id})
     try:
         yield run
-    except (Interrupted, KeyboardInterrupt):
+    except BaseException as error:
+        # MLflow wraps whatever is raised within its calls, the exception of a signal included.
+        if not isinstance(error, Interrupted | KeyboardInterrupt) and not interrupts.requested():
+            try:
+                run.tag(failure=str(error)[:5000] or type(error).__name__)
+            finally:
+                mlflow.end_run("FAILED")
+            raise
         mlflow.end_run("KILLED")
         if interrupts.watched is not None and run.id == _opened_by_launcher:
             command = [sys.executable, keep_killed.__file__, str(interrupts.watched.pid), run.id]
             environment = {**os.environ, "MLFLOW_TRACKING_URI": mlflow.get_tracking_uri()}
             nowhere = subprocess.DEVNULL
             subprocess.Popen(command, env=environment, start_new_session=True, stdout=nowhere, stderr=nowhere)
-        raise
-    except BaseException as error:
-        run.tag(failure=str(error)[:5000] or type(error).__name__)
-        mlflow.end_run("FAILED")
         raise
     mlflow.end_run(run.ends_as)
 
@@ -218,12 +234,24 @@ def attach(run_id: str) -> Run:
 
 
 def close(run_id: str, status: str, failure: str = "") -> None:
-    """Close a run of another process, one that is still RUNNING; `failure` says why."""
+    """Close a run that its own process may not have closed; `failure` says why. One that is closed stays as it is."""
     client = mlflow.MlflowClient()
-    if client.get_run(run_id).info.status == "RUNNING":
+    run = client.get_run(run_id)
+    if run.info.status == "RUNNING" and run.info.lifecycle_stage == "active":
         if failure:
             client.set_tag(run_id, "failure", failure)
         client.set_terminated(run_id, status)
+
+
+def children(parent_id: str, **tags: str) -> list[mlflow.entities.Run]:
+    """The runs below a parent run that have these tags, the newest first."""
+    client = mlflow.MlflowClient()
+    conditions = {PARENT_TAG: parent_id, **tags}
+    found = client.search_runs(
+        [client.get_run(parent_id).info.experiment_id],
+        " and ".join(f"tags.`{name}` = '{value}'" for name, value in conditions.items()),
+    )
+    return list(found)
 
 
 def _experiment(settings: TrackingSettings) -> str:
@@ -256,12 +284,7 @@ def given_run_id(resume: str) -> str:
 
 def child(parent_id: str, stage: str) -> mlflow.entities.Run | None:
     """The newest run of a stage under a parent run."""
-    client = mlflow.MlflowClient()
-    found = client.search_runs(
-        [client.get_run(parent_id).info.experiment_id],
-        f"tags.`{PARENT_TAG}` = '{parent_id}' and tags.{STAGE_TAG} = '{stage}'",
-        max_results=1,
-    )
+    found = children(parent_id, **{STAGE_TAG: stage})
     return found[0] if found else None
 
 

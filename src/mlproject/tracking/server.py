@@ -38,11 +38,15 @@ def connect() -> None:
 
 @contextmanager
 def tracking_errors() -> Iterator[None]:
-    """Within: MLflow's own exceptions, which say that the server failed, become a TrackingError of one line."""
+    """Within: what MLflow and its artifact stores raise where the server fails becomes a TrackingError of one line."""
     try:
         yield
-    except MlflowException as error:
-        raise TrackingError(f"the tracking server {public_uri()} failed: {error.message.splitlines()[0]}") from error
+    except Exception as error:
+        raised_by = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
+        if not raised_by & {"mlflow", "requests", "urllib3", "botocore", "boto3"}:
+            raise
+        first_line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise TrackingError(f"the tracking server {public_uri()} failed: {first_line}") from error
 
 
 def _wait_for_server(uri: str) -> None:

@@ -48,7 +48,7 @@ class CaseWorkers(Generic[Case]):
         self._cases = list(cases)
         self._names = names
         self._largest_first = sorted(range(len(cases)), key=lambda index: -sizes[index])
-        wanted = min(processes or os.cpu_count() or 1, len(cases))
+        wanted = min(processes or len(os.sched_getaffinity(0)), len(cases))
         self._workers: list[_Worker | None] = [None] * wanted
 
     def __enter__(self) -> "CaseWorkers[Case]":

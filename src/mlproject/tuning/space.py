@@ -58,9 +58,12 @@ class Dimension:
         if self.step is not None and not 0 < self.step <= self.high - self.low:
             raise SettingsError(f"{where}: step={self.step} must be above 0 and at most high - low")
 
-    def ends(self) -> Sequence[Any]:
+    def ends(self, kinds: Mapping[str, Any]) -> Sequence[Any]:
         """The values that must be possible for the dimension to be: both ends, or every choice."""
-        return (self.low, self.high) if self.choices is None else self.choices
+        if self.choices is not None:
+            return self.choices
+        whole = _number(kinds[self.name]) is int
+        return [int(end) if whole else end for end in (self.low, self.high) if end is not None]
 
     def suggest(self, trial: optuna.Trial, whole: bool) -> Any:
         """The trial's value; `whole`: a whole number."""

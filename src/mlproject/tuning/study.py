@@ -1,7 +1,6 @@
 """One Optuna study that any number of processes on any number of machines work through together."""
 
 import logging
-import math
 import os
 import socket
 import time
@@ -31,8 +30,10 @@ from mlproject.tuning.study_storage import (
     refuse_password,
 )
 
-__all__ = ["CLAIM_LOCK", "DATABASE_VARIABLE", "SharedStudy", "StudySettings", "storage_url"]
+__all__ = ["CLAIM_LOCK", "DATABASE_VARIABLE", "NINTHS", "SharedStudy", "StudySettings", "storage_url"]
 
+NINTHS = tuple(round(100 * ninth / 9) for ninth in range(10))
+"""Percent of its training after which a trial reports. The same in all: the median pruner compares equal steps only."""
 POLL_SECONDS = 1.0
 CLAIM_LOCK = "claim of a trial"
 
@@ -50,8 +51,8 @@ class StudySettings:
         study: the study's name; the same name in the same database is the same study.
         storage: SQLAlchemy URL of the database, without a password; the SQLite file study.db in work_dir if empty. The
             environment variable STROKE_LESION_STUDY_DATABASE overrides it and may hold a password.
-        pruner: what stops a trial that lags behind; hyperband decides after a tenth and a third of a training
-            (several brackets, Li et al. 2018), median from a quarter on.
+        pruner: what stops a trial that lags behind; hyperband decides after a ninth and a third of a training
+            (several brackets, Li et al. 2018), median from a third on.
         startup_trials: random trials before TPE proposes; the median pruner stops none before that many are finished.
         seed: of the proposals.
         heartbeat_seconds: a trial whose worker is silent for twice as long is given to another.
@@ -123,7 +124,6 @@ class SharedStudy:
         identity: Mapping[str, Any],
         new_run: Callable[[], str],
         on_lost: Callable[[FrozenTrial, str], None],
-        last_step: int = 100,
     ) -> Self:
         """Create the study, or join the one of that name.
 
@@ -132,9 +132,8 @@ class SharedStudy:
             url: From `storage_url`.
             identity: Nested plain values of all that a trial's value depends on: {"space": {...}, "data": digest, ...}.
             new_run: Called where the study is new; returns the run id that is kept as the study's `parent`.
-            on_lost: Called with a trial and the reason when its worker is found to be gone, before the trial is queued
-                again; by one process, and a second time only where that one died or failed in the call.
-            last_step: The step of the last `trial.report` of a whole trial; 100 where steps are percent.
+            on_lost: Called with a trial and the reason when its worker is found to be gone or was stopped, before the
+                trial is queued again; by one process, and a second time only where that one died or failed in the call.
 
         Raises:
             SettingsError: A study of that name has another identity; the text shows each difference.
@@ -143,7 +142,7 @@ class SharedStudy:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         warnings.simplefilter("ignore", ExperimentalWarning)
         # These must be the same for all workers too, or one would give up on the others' trials.
-        own = {"pruner": settings.pruner, "heartbeat_seconds": settings.heartbeat_seconds, "last_step": last_step}
+        own = {"pruner": settings.pruner, "heartbeat_seconds": settings.heartbeat_seconds}
         with database_errors(url), exclusive(url, CLAIM_LOCK):
             storage = open_storage(url, settings.heartbeat_seconds)
             study = optuna.create_study(
@@ -153,7 +152,7 @@ class SharedStudy:
             workers_before = study.user_attrs.get("workers", 0)
             study.set_user_attr("workers", workers_before + 1)
             shared = cls(study, storage, settings, url, created, on_lost)
-        study.pruner, brackets = _pruner(settings, last_step)
+        study.pruner, brackets = _pruner(settings)
         study.sampler = optuna.samplers.TPESampler(
             n_startup_trials=max(1, settings.startup_trials // brackets),  # every bracket has a TPE of its own
             multivariate=True,
@@ -228,6 +227,8 @@ class SharedStudy:
             if attempt.left_by is not None:
                 raise attempt.left_by from None
             failed = self.optuna.get_trials(deepcopy=False, states=(TrialState.FAIL,))
+            if isinstance(error.__context__, Interrupted):  # it came while Optuna stored the result
+                raise error.__context__ from None
             if isinstance(error, Interrupted) or attempt.number not in [trial.number for trial in failed]:
                 raise
             # Optuna could not store the result: others have failed the trial while this process was suspended.
@@ -240,11 +241,12 @@ class SharedStudy:
                 self.optuna.tell(trial.number, state=TrialState.FAIL)
         optuna.storages.fail_stale_trials(self.optuna)
         for trial in study_trials.to_repeat(self.optuna.get_trials(deepcopy=False), self._given_up()):
-            if "stopped" not in trial.user_attrs:
+            reason = trial.user_attrs.get("stopped")
+            if reason is None:
                 worker = trial.user_attrs.get("worker", "of unknown name")
-                silence = 2 * self._settings.heartbeat_seconds
-                logger.warning("trial %d: its worker %s is silent, another takes it over", trial.number, worker)
-                self._on_lost(trial, f"its worker {worker} was silent for more than {silence} seconds")
+                reason = f"its worker {worker} was silent for more than {2 * self._settings.heartbeat_seconds} seconds"
+                logger.warning("trial %d is taken over: %s", trial.number, reason)
+            self._on_lost(trial, reason)
             again = study_trials.successor(trial, self._settings.retries)
             if again is None:
                 self.optuna.set_user_attr("given_up", [*self._given_up(), trial.number])
@@ -255,12 +257,11 @@ class SharedStudy:
         return list(self.optuna.user_attrs.get("given_up", []))
 
 
-def _pruner(settings: StudySettings, last_step: int) -> tuple[optuna.pruners.BasePruner, int]:
-    """The pruner, and among how many brackets it deals the trials."""
+def _pruner(settings: StudySettings) -> tuple[optuna.pruners.BasePruner, int]:
+    """The pruner, and among how many brackets it deals the trials, which report at NINTHS."""
     if settings.pruner == "none":
         return optuna.pruners.NopPruner(), 1
     if settings.pruner == "median":
-        return optuna.pruners.MedianPruner(settings.startup_trials, n_warmup_steps=math.ceil(last_step / 4)), 1
-    first_step, eta = max(1, last_step // 10), 3
-    brackets = int(math.log(last_step / first_step, eta)) + 1
-    return optuna.pruners.HyperbandPruner(first_step, last_step, eta), brackets
+        return optuna.pruners.MedianPruner(settings.startup_trials, n_warmup_steps=NINTHS[2]), 1
+    # It decides at the first and the third ninth; the brackets leave out none, the first, or both.
+    return optuna.pruners.HyperbandPruner(NINTHS[1], NINTHS[9], 3), 3

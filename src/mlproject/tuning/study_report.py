@@ -65,14 +65,13 @@ def trial_table(trials: Sequence[FrozenTrial]) -> pd.DataFrame:
 
     Returns:
         The columns number, state (finished, pruned, failed, running or waiting), value, one for each parameter by
-        its name, worker and host where trials have these user attributes, started (local time), seconds, retry_of
+        its name, worker, started (local time), seconds, retry_of
         (the number of the failed trial that this one tries again) and failure (why it failed). Empty: unknown.
     """
     names = sorted({name for trial in trials for name in trial.params})
-    places = [key for key in ("worker", "host") if any(key in trial.user_attrs for trial in trials)]
     rows: list[dict[str, Any]] = []
     for trial in trials:
-        row = trial.params | {key: trial.user_attrs.get(key) for key in places}
+        row = trial.params | {"worker": trial.user_attrs.get("worker")}
         row["number"] = trial.number
         row["state"] = STATES[trial.state]
         row["value"] = trial.value if trial.state == TrialState.COMPLETE else None
@@ -81,14 +80,14 @@ def trial_table(trials: Sequence[FrozenTrial]) -> pd.DataFrame:
         row["retry_of"] = (trial.system_attrs.get("retry_history") or [None])[-1]
         row["failure"] = _failure(trial) if trial.state == TrialState.FAIL else None
         rows.append(row)
-    columns = ["number", "state", "value", *names, *places, "started", "seconds", "retry_of", "failure"]
+    columns = ["number", "state", "value", *names, "worker", "started", "seconds", "retry_of", "failure"]
     # Objects: whole numbers stay whole in a column where some are missing.
     return pd.DataFrame(rows, columns=columns, dtype=object).where(lambda table: table.notna(), None)
 
 
 def _failure(trial: FrozenTrial) -> str:
     if "stopped" in trial.user_attrs:
-        return f"stopped by its user: {trial.user_attrs['stopped']}"
+        return f"stopped: {trial.user_attrs['stopped']}"
     return str(trial.user_attrs.get("failure", LOST))
 
 

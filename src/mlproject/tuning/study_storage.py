@@ -70,7 +70,7 @@ def parse(text: str, source: str) -> sqlalchemy.URL:
 def refuse_password(storage: str) -> None:
     """Raise SettingsError where the setting search.storage holds a password, or is no URL that a study can use."""
     url = parse(storage, "search.storage")
-    if url.password is not None or "password" in url.query:
+    if url.password is not None or any("password" in key.lower() for key in url.query):
         raise SettingsError(
             "search.storage holds a password, and MLflow may have stored and printed it already: change it on the "
             f"database's server now, give the URL with the new one in the environment variable {DATABASE_VARIABLE}, "

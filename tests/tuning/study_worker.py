@@ -1,7 +1,7 @@
-"""A worker of a shared study as a process of its own: python study_worker.py FOLDER URL NAME RUN_ID [hang | die].
+"""A worker of a shared study as a process: python study_worker.py FOLDER URL NAME RUN_ID [hang | die | race].
 
 Where a trial begins or is lost, it leaves a file in FOLDER. `hang`: its first trial never ends; `die`: it kills itself
-in the finale.
+in the finale; `race`: it waits in its first trial until a second worker has begun one, too.
 """
 
 import os
@@ -27,6 +27,8 @@ def main(folder: Path, url: str, name: str, run_id: str, manner: str = "") -> No
         x = trial.suggest_float("x", 0, 1)
         (folder / f"begun-{trial.number}").write_text(run_id)
         time.sleep(600 if manner == "hang" else 0.05)
+        while manner == "race" and len({file.read_text() for file in folder.glob("begun-*")}) < 2:
+            time.sleep(0.02)
         return x
 
     def on_lost(trial: optuna.trial.FrozenTrial, reason: str) -> None:

@@ -164,7 +164,7 @@ def test_csv_has_a_row_for_every_trial(folder):
 
 def test_a_trial_that_its_user_stopped_says_so(tmp_path):
     write_study(tmp_path, study_of([trial(0, TrialState.FAIL, user_attrs={"stopped": "SIGTERM"})]), "title", {})
-    assert pd.read_csv(tmp_path / "trials.csv").loc[0, "failure"] == "stopped by its user: SIGTERM"
+    assert pd.read_csv(tmp_path / "trials.csv").loc[0, "failure"] == "stopped: SIGTERM"
 
 
 def test_failed_and_pruned_trials_are_in_the_plot_of_intermediate_values(page):

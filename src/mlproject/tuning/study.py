@@ -52,7 +52,7 @@ class StudySettings:
         storage: SQLAlchemy URL of the database, without a password; the SQLite file study.db in work_dir if empty. The
             environment variable STROKE_LESION_STUDY_DATABASE overrides it and may hold a password.
         pruner: what stops a trial that lags behind; hyperband decides after a ninth and a third of a training
-            (several brackets, Li et al. 2018), median from a third on.
+            (several brackets, Li et al. 2018), median from two ninths on.
         startup_trials: random trials before TPE proposes; the median pruner stops none before that many are finished.
         seed: of the proposals.
         heartbeat_seconds: a trial whose worker is silent for twice as long is given to another.

@@ -161,6 +161,21 @@ def test_a_worker_that_dies_ends_the_fit(tmp_path: Path) -> None:
     assert not multiprocessing.active_children()
 
 
+def dies_in_a_worker(*_: object) -> float:
+    assert multiprocessing.parent_process() is not None, "this is the caller's own process"
+    os.kill(os.getpid(), signal.SIGKILL)
+    return 0.5
+
+
+def test_an_isolated_fit_is_the_same_fit_and_its_death_is_not_the_callers(tmp_path: Path) -> None:
+    here = epochs(tiny.job(tmp_path / "here"))
+    isolated = epochs(replace(tiny.job(tmp_path / "isolated"), isolated=True))
+    assert [(e.step, e.validation_dice) for e in isolated] == [(e.step, e.validation_dice) for e in here]
+    assert_equal(weights(tmp_path / "here"), weights(tmp_path / "isolated"))
+    with pytest.raises(TrainingError, match=r"process 0 died \(signal SIGKILL\).*memory"):
+        list(fit(replace(tiny.job(tmp_path / "dies"), isolated=True, validate=dies_in_a_worker)))
+
+
 def test_closing_the_generator_ends_the_workers(tmp_path: Path) -> None:
     events: Iterator[Progress | Epoch] = fit(tiny.job(tmp_path, devices=2, steps=1000))
     next(events)

@@ -2,6 +2,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from pydensecrf.densecrf import DenseCRF
 
 from mlproject.errors import DataError
 from mlproject.evaluation.metrics import case_metrics
@@ -46,6 +47,25 @@ def test_every_weight_and_iteration_is_the_plain_crf_on_the_same_nodes():
             plain = refine_case(case, single(weights, iteration))
             np.testing.assert_allclose((1 + magnetisation[:, column]) / 2, plain[case.region], rtol=0, atol=1e-5)
             np.testing.assert_array_equal(plain[~case.region], case.probability[~case.region])
+
+
+def test_it_is_what_pydensecrf_itself_says():
+    """Called as its documentation does, with features and energies of this test's own making."""
+    case, weights, iterations = crf_case(), (1.0, 3.0), 4
+    position_mm = np.argwhere(case.region) * np.array(SPACING_MM)
+    p = np.clip(case.probability[case.region], 1e-6, 1 - 1e-6)
+    field = DenseCRF(len(p), 2)
+    field.setUnaryEnergy(np.ascontiguousarray(-np.log(np.stack([1 - p, p])), dtype=np.float32))
+    near = (position_mm - position_mm.mean(axis=0)).T
+    alike = case.image[:, case.region] / THETAS.theta_beta
+    for features, weight in (
+        (near / THETAS.theta_gamma_mm, weights[0]),
+        (np.concatenate([near / THETAS.theta_alpha_mm, alike]), weights[1]),
+    ):
+        field.addPairwiseEnergy(np.ascontiguousarray(features, dtype=np.float32), compat=weight)
+    expected = np.array(field.inference(iterations))[1]
+    *_, magnetisation = mean_field(case.nodes, THETAS, [weights, (0.0, 0.0)], iterations)
+    np.testing.assert_allclose((1 + magnetisation[:, 0]) / 2, expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -6,8 +6,9 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from mlproject.evaluation.html import NOT_A_DEVICE
 from mlproject.evaluation.metrics import METRICS, summarise_groups
-from mlproject.evaluation.report import NOT_A_DEVICE, false_alarms, summary_table, verdict, write_report
+from mlproject.evaluation.report import false_alarms, summary_table, verdict, write_report
 from mlproject.evaluation.statistics import PairedDifference, paired_difference
 
 NAN = float("nan")

@@ -14,10 +14,9 @@ import pandas as pd
 from rich.table import Table
 from rich.text import Text
 
+from mlproject.evaluation import html
 from mlproject.evaluation.metrics import METRICS, Metric
 from mlproject.evaluation.statistics import PairedDifference
-
-NOT_A_DEVICE = "Research software. Not a medical device: not for diagnosis or any decision about a patient."
 
 Summaries = Mapping[str, Mapping[str, pd.DataFrame]]
 
@@ -74,24 +73,20 @@ def write_report(
             "notes": list(notes),
         },
     )
-    page = folder / "report.html"
-    page.write_text(
-        PAGE.substitute(
-            title=escape(title),
-            not_a_device=NOT_A_DEVICE,
-            summaries="".join(_summary_html(group, variants, chosen) for group, variants in summaries.items()),
-            false_alarms=escape(false_alarms(tables)),
-            verdicts=_list_html([verdict(name, difference) for name, difference in differences.items()]),
-            notes=_list_html(notes),
-            pictures="".join(_picture_html(name, picture) for name, picture in pictures.items()),
-            cases=_cases_html(tables, chosen),
-            chosen=escape(chosen),
-            definitions=_definitions_html(),
-            facts=_table_html(["", ""], list(facts.items())),
-        ),
-        encoding="utf-8",
+    file = folder / "report.html"
+    content = BODY.substitute(
+        summaries="".join(_summary_html(group, variants, chosen) for group, variants in summaries.items()),
+        false_alarms=escape(false_alarms(tables)),
+        verdicts=_list_html([verdict(name, difference) for name, difference in differences.items()]),
+        notes=_list_html(notes),
+        pictures="".join(_picture_html(name, picture) for name, picture in pictures.items()),
+        cases=_cases_html(tables, chosen),
+        chosen=escape(chosen),
+        definitions=_definitions_html(),
+        facts=html.table(["", ""], list(facts.items())),
     )
-    return page
+    file.write_text(html.page(title, content, STYLE), encoding="utf-8")
+    return file
 
 
 def _write_csv(folder: Path, tables: Mapping[str, pd.DataFrame], summaries: Summaries) -> None:
@@ -175,20 +170,6 @@ def _mean_and_interval(summary: pd.DataFrame, metric: Metric) -> tuple[str, str]
     return _number(row["mean"], metric), f"({_number(row['low'], metric)} to {_number(row['high'], metric)})"
 
 
-Cell = str | tuple[str, str]  # a text, or a text with small print under it
-
-
-def _table_html(header: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
-    """An HTML table of plain texts, which it escapes."""
-
-    def html(cell: Cell) -> str:
-        return escape(cell) if isinstance(cell, str) else f"{escape(cell[0])}<small>{escape(cell[1])}</small>"
-
-    head = "".join(f"<th>{html(cell)}</th>" for cell in header)
-    body = "".join("<tr>" + "".join(f"<td>{html(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<div class=table><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-
-
 def _list_html(texts: Sequence[str]) -> str:
     return "<ul>" + "".join(f"<li>{escape(text)}</li>" for text in texts) + "</ul>" if texts else ""
 
@@ -196,7 +177,7 @@ def _list_html(texts: Sequence[str]) -> str:
 def _summary_html(group: str, summaries: Mapping[str, pd.DataFrame], chosen: str) -> str:
     """The means of one group of cases: a row a metric, a column a variant."""
 
-    def cell(summary: pd.DataFrame, metric: Metric) -> Cell:
+    def cell(summary: pd.DataFrame, metric: Metric) -> html.Cell:
         mean, interval = _mean_and_interval(summary, metric)
         row = summary.to_dict("index")[metric.name]
         parts = [interval, f"median {_number(row['median'], metric)}"]
@@ -208,7 +189,7 @@ def _summary_html(group: str, summaries: Mapping[str, pd.DataFrame], chosen: str
     header = ["", *(f"{variant} (chosen)" if variant == chosen else variant for variant in summaries)]
     dice = summaries[chosen].to_dict("index")["dice"]
     count = dice["cases"] + dice["undefined"]
-    return f"<h3>{escape(group.capitalize())} ({count})</h3>{_table_html(header, rows)}"
+    return f"<h3>{escape(group.capitalize())} ({count})</h3>{html.table(header, rows)}"
 
 
 def _cases_html(tables: Mapping[str, pd.DataFrame], chosen: str) -> str:
@@ -222,7 +203,7 @@ def _cases_html(tables: Mapping[str, pd.DataFrame], chosen: str) -> str:
         values = [_number(row[metric.name], metric) for metric in others]
         rows.append([str(row["case"]), f"{row['reference_ml']:.2f}", *dices, *values])
     header = ["Case", "Lesion (ml)", *(f"Dice, {variant}" for variant in tables), *map(_heading, others)]
-    return _table_html(header, rows)
+    return html.table(header, rows)
 
 
 def _definitions_html() -> str:
@@ -234,7 +215,7 @@ def _definitions_html() -> str:
         for m in METRICS
     ]
     header = ["", "Definition", "Reference empty", "Prediction empty", "Both empty", "Better"]
-    return _table_html(header, rows)
+    return html.table(header, rows)
 
 
 def _picture_html(title: str, picture: Path | bytes) -> str:
@@ -243,33 +224,14 @@ def _picture_html(title: str, picture: Path | bytes) -> str:
     return f'<figure><img src="{source}" alt="{escape(title)}"><figcaption>{escape(title)}</figcaption></figure>'
 
 
-PAGE = Template("""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy"
-  content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<title>$title</title>
-<style>
-body { font: 16px/1.5 system-ui, sans-serif; color: #1b1b1b; max-width: 68rem; margin: auto; padding: 1rem; }
-h1 { line-height: 1.2; overflow-wrap: anywhere; }
-h2 { margin-top: 2.5rem; border-bottom: 2px solid #0072b2; }
-.warning { background: #fff3d6; border-left: 4px solid #e69f00; padding: .5rem 1rem; }
-.table { overflow-x: auto; }
-table { border-collapse: collapse; min-width: 100%; font-variant-numeric: tabular-nums; }
-th, td { padding: .35rem .9rem .35rem 0; text-align: left; vertical-align: top; }
-tr { border-bottom: 1px solid #ddd; }
-td:first-child { font-weight: 600; min-width: 7rem; position: sticky; left: 0; background: white; }
+STYLE = """
 small { display: block; color: #555; }
 figure { margin: 1.5rem 0; }
 img { max-width: 100%; height: auto; }
 figcaption { color: #555; }
-</style>
-</head>
-<body>
-<h1>$title</h1>
-<p class="warning">$not_a_device</p>
+"""
+
+BODY = Template("""
 $notes
 <h2>Result</h2>
 $verdicts
@@ -287,6 +249,4 @@ $cases
 $definitions
 <h2>Where this comes from</h2>
 $facts
-</body>
-</html>
 """)

@@ -22,24 +22,8 @@ from mlproject.training.progress import Epoch
 from mlproject.tuning.space import check_space, put, suggest
 from mlproject.tuning.study import NINTHS
 
-# What a trial cannot vary: where things are, the data it is compared on, and how it is run.
-FIXED = (
-    "work_dir",
-    "data",
-    "tracking",
-    "training.resume",
-    "training.devices",
-    "training.nodes",
-    "training.node_rank",
-    "training.main_address",
-    "training.accelerator",
-    "training.workers",
-    "training.threads",
-    "training.upload_every",
-    "prediction.device",
-    "prediction.window_batch",
-    "crf",
-)
+# What a trial cannot vary: what does not decide the result, and the data that all are compared on.
+FIXED = (*train.MAY_CHANGE, "data")
 KINDS = dict(config.leaves(Experiment))
 RUN_ATTRIBUTE = "run_id"
 """User attribute of a trial: the id of its MLflow run."""

@@ -1,9 +1,8 @@
 """What a study looks like: one HTML page that needs nothing else, its plots as PNG, its trials as CSV."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import optuna
@@ -11,7 +10,7 @@ import pandas as pd
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from mlproject.evaluation.report import NOT_A_DEVICE
+from mlproject.evaluation import html
 from mlproject.tuning.study_plots import Plot, draw_plots
 from mlproject.tuning.study_trials import STATES
 from mlproject.tuning.study_view import name_of_value, readable
@@ -46,17 +45,17 @@ def write_study(folder: Path, study: optuna.Study, title: str, facts: Mapping[st
         if plot.png:
             file.write_bytes(plot.png)
     page = folder / "study.html"
-    page.write_text(
-        PAGE.substitute(
-            title=escape(title),
-            not_a_device=NOT_A_DEVICE,
-            facts=_table_html([], facts.items()),
-            result=_table_html([], _result(study, trials, table)),
-            plots="".join(_plot_html(plot) for plot in plots),
-            trials=_trials_html(table),
-        ),
-        encoding="utf-8",
+    body = "\n".join(
+        [
+            html.table([], facts.items()),
+            "<h2>Result</h2>",
+            html.table([], _result(study, trials, table)),
+            *map(_plot_html, plots),
+            "<h2>Trials</h2>",
+            _trials_html(table),
+        ]
     )
+    page.write_text(html.page(title, body, STYLE, SOURCES), encoding="utf-8")
     return page
 
 
@@ -123,14 +122,7 @@ def _reasons(failed: pd.DataFrame) -> str:
 def _trials_html(table: pd.DataFrame) -> str:
     header = [name.replace("_", " ") if name == "retry_of" else name for name in table.columns]
     rows = ([("" if cell is None else readable(cell)) for cell in row] for row in table.itertuples(index=False))
-    return _table_html(header, rows)
-
-
-def _table_html(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """An HTML table of plain texts, which it escapes."""
-    head = "<thead><tr>" + "".join(f"<th>{escape(cell)}</th>" for cell in header) + "</tr></thead>" if header else ""
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<div class=table><table>{head}<tbody>{body}</tbody></table></div>"
+    return html.table(header, rows)
 
 
 def _plot_html(plot: Plot) -> str:
@@ -138,40 +130,11 @@ def _plot_html(plot: Plot) -> str:
     return f"<h2>{escape(plot.heading)}</h2><p>{escape(plot.explanation)}</p>{content}"
 
 
-# No connect-src: nothing is fetched. img-src: the button that saves a plot as a picture makes a blob.
-PAGE = Template("""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy"
-  content="default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src 'unsafe-inline';
-    form-action 'none'">
-<title>$title</title>
-<style>
-body { font: 16px/1.5 system-ui, sans-serif; color: #1b1b1b; max-width: 68rem; margin: auto; padding: 1rem; }
-h1 { line-height: 1.2; overflow-wrap: anywhere; }
-h2 { margin-top: 2.5rem; border-bottom: 2px solid #0072b2; }
-.warning { background: #fff3d6; border-left: 4px solid #e69f00; padding: .5rem 1rem; }
+# Nothing is fetched: no connect-src. The button that saves a plot as a picture makes a blob.
+SOURCES = "script-src 'unsafe-inline'; img-src data: blob:"
+STYLE = """
 .reason { background: #f0f0f0; padding: .5rem 1rem; }
-.table, .plot { overflow-x: auto; }
-table { border-collapse: collapse; min-width: 100%; font-variant-numeric: tabular-nums; }
-th, td { padding: .35rem .9rem .35rem 0; text-align: left; vertical-align: top; }
-tr { border-bottom: 1px solid #ddd; }
+.plot { overflow-x: auto; }
 th, td { white-space: nowrap; }
-td:first-child { font-weight: 600; position: sticky; left: 0; background: white; }
 td:last-child { white-space: normal; min-width: 16rem; overflow-wrap: anywhere; }
-</style>
-</head>
-<body>
-<h1>$title</h1>
-<p class="warning">$not_a_device</p>
-$facts
-<h2>Result</h2>
-$result
-$plots
-<h2>Trials</h2>
-$trials
-</body>
-</html>
-""")
+"""

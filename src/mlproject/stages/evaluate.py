@@ -4,7 +4,7 @@ import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -122,7 +122,7 @@ def evaluate(
     names = list(tables)
     differences = {
         f"{b} against {a}": paired_difference(tables[a]["dice"].to_numpy(), tables[b]["dice"].to_numpy())
-        for a, b in pairwise(names)
+        for a, b in combinations(names, 2)
     }
     pictures = {
         **shown,
@@ -159,7 +159,7 @@ def headline(
         metrics[f"{prefix}/dice_low"] = summaries[group][chosen]["low"]["dice"]
         metrics[f"{prefix}/dice_high"] = summaries[group][chosen]["high"]["dice"]
     for name, difference in differences.items():
-        metrics[f"test/dice_gain_{name.split(' against ')[0].replace(' ', '_')}"] = difference.mean
+        metrics[f"test/dice_gain_{name.replace(' ', '_')}"] = difference.mean
     return metrics
 
 

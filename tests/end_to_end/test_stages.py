@@ -77,8 +77,12 @@ def test_every_shipped_configuration(file: Path, tracking: Path, tiny_isles: Pat
     """Everything but its size is as shipped."""
     shutil.copytree(tiny_isles, tracking / "data")
     where = {} if "layout: demo" in file.read_text() else {"data__root": str(tracking / "data")}
-    run("main", config=str(file), data__demo_cases="6", patches__size="[32,32,32]", **where)
-    assert newest("main").data.metrics["test/dice"] >= 0
+    if "\nsearch:" in file.read_text():
+        stage, where = "search", where | {"search__trials": "1"}
+    else:
+        stage, where = "main", where | {"data__demo_cases": "6"}
+    run(stage, config=str(file), patches__size="[32,32,32]", **where)
+    assert newest(stage).data.metrics["test/dice"] >= 0
 
 
 def write_split(path: Path, rows: list[str]) -> str:

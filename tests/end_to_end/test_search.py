@@ -94,6 +94,11 @@ def test_a_search_leaves_its_trials_plots_and_best_model(place: SearchPlace) -> 
     assert version.run_id == finished.info.run_id == parent.data.tags["best_run"]
     assert list(place.folder.glob("work/runs/*/last.pt")) == []  # no trial's checkpoint stays
 
+    again = place.run(place.stage_command("search", search__trials="3"))
+    assert again.returncode == 0 and "is complete" in again.stdout, again.stderr
+    assert len(place.runs("trial")) == 3
+    assert [run.info.status for run in place.runs("search")] == ["FINISHED"]
+
     other = place.run(place.stage_command("search", search__trials="3", training__steps="41"))
     assert other.returncode == 2
     (line,) = [line for line in other.stderr.splitlines() if line.startswith("error: ")]

@@ -126,6 +126,7 @@ def _finish(settings: SearchSettings, dataset: DataSet, shared: SharedStudy) -> 
     """Do the finale, or wait for who does it; who has done it closes the study's run."""
     with shared.finale() as mine:
         if not mine:
+            runs.close(shared.parent, "FINISHED")  # joining has opened it again
             console.print(f"the study {settings.search.study} is complete: look at MLflow run {shared.parent}")
             return
         try:

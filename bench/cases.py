@@ -14,6 +14,7 @@ from mlproject.data.volumes import Volume
 from mlproject.prediction.probability import CaseProbability
 from mlproject.tuning.case_workers import CaseWorkers
 from mlproject.tuning.crf_engine import CrfCase
+from mlproject.tuning.crf_search import crf_case_of
 
 SHAPE = (112, 112, 73)  # of most ISLES 2022 cases
 SMALL_SHAPE = (64, 72, 52)
@@ -29,20 +30,9 @@ def imitated_cases(shape: Shape = SHAPE) -> list[CaseProbability]:
     return [_imitated(number, shape) for number in NUMBERS]
 
 
-def crf_cases(maps: Sequence[CaseProbability]) -> list[CrfCase]:
-    """The cases as the search takes them."""
-    cases = []
-    for entry in maps:
-        case = entry.case
-        assert case.label is not None
-        spacing_mm = case.geometry.spacing_mm
-        cases.append(CrfCase(case.name, entry.probability, case.image, case.brain, case.label, spacing_mm))
-    return cases
-
-
 def crf_workers(maps: Sequence[CaseProbability]) -> CaseWorkers[CrfCase]:
     """Worker processes that hold the cases."""
-    cases = crf_cases(maps)
+    cases = [crf_case_of(entry) for entry in maps]
     return CaseWorkers(cases, [case.name for case in cases], [float(case.region.sum()) for case in cases], PROCESSES)
 
 

@@ -12,7 +12,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 
-from bench.cases import PROCESSES, crf_cases, crf_workers, imitated_cases
+from bench.cases import PROCESSES, crf_workers, imitated_cases
 from bench.crf_peers import plain
 from bench.row import Row, timed
 from mlproject.prediction.crf import CrfSettings, refine
@@ -20,7 +20,7 @@ from mlproject.prediction.probability import CaseProbability
 from mlproject.tracking import runs
 from mlproject.tuning.case_workers import CaseWorkers
 from mlproject.tuning.crf_engine import CrfCase
-from mlproject.tuning.crf_search import CrfSearchSettings
+from mlproject.tuning.crf_search import CrfSearchSettings, crf_case_of
 from mlproject.tuning.crf_space import THRESHOLDS, WEIGHTS, theta_ranges
 from mlproject.tuning.crf_trials import run_trials
 
@@ -64,7 +64,7 @@ def serving_rows(maps: list[CaseProbability]) -> list[Row]:
 
 def bookkeeping_row(maps: list[CaseProbability]) -> Row:
     """Optuna's and MLflow's share of a trial's time."""
-    ranges = theta_ranges(crf_cases(maps))
+    ranges = theta_ranges([crf_case_of(entry) for entry in maps])
     long_search = CrfSearchSettings(trials=LONG_SEARCH)
     with crf_workers(maps) as workers:
         trials, _ = run_trials(workers, ranges, CrfSearchSettings(trials=TRIALS), None)

@@ -47,12 +47,12 @@ def main(arguments: Sequence[str]) -> int:
         function(settings)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        return error.exit_code if not interrupts.requested() else interrupts.stop_now("").exit_code
+        return interrupts.exit_code(error.exit_code)
     except Exception as error:
         if type(error).__module__ != "mlflow.exceptions":
             raise
         print(f"error: the tracking server failed: {str(error).splitlines()[0]}", file=sys.stderr)
-        return 1 if not interrupts.requested() else interrupts.stop_now("").exit_code
+        return interrupts.exit_code(1)
     return 0
 
 

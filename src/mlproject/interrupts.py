@@ -37,6 +37,19 @@ def requested() -> bool:
     return _received is not None
 
 
+def is_stop(error: BaseException) -> bool:
+    """Whether an exception means that the work was stopped, rather than that it failed.
+
+    Once a signal has come, every exception does: MLflow wraps what is raised within its calls, a signal's own too.
+    """
+    return isinstance(error, Interrupted | KeyboardInterrupt) or requested()
+
+
+def exit_code(of_failure: int) -> int:
+    """The exit code of a command that ends by an error: that of the signal, if one has come."""
+    return stop_now("").exit_code if requested() else of_failure
+
+
 def stop_now(text: str) -> Interrupted:
     """The exception with which work that has saved its state ends."""
     return Interrupted(text, _received or signal.SIGTERM)

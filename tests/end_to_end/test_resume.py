@@ -5,13 +5,12 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from end_to_end.conftest import PROJECT, Workplace
+from end_to_end.conftest import PROJECT, Workplace, wait_for
 from mlproject.training import checkpoint
 from mlproject.training.job import LAST
 
@@ -19,13 +18,6 @@ from mlproject.training.job import LAST
 @pytest.fixture
 def place(tmp_path: Path, tiny_isles: Path) -> Workplace:
     return Workplace(tmp_path, tiny_isles)
-
-
-def wait_for(what: Callable[[], object], seconds: float = 120) -> None:
-    until = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < until, "it did not happen in time"
-        time.sleep(0.1)
 
 
 def weights(place: Workplace, run_id: str) -> dict[str, torch.Tensor]:

@@ -4,8 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import optuna
@@ -13,7 +11,7 @@ import psutil
 import pytest
 from optuna.trial import TrialState
 
-from end_to_end.conftest import Workplace
+from end_to_end.conftest import Workplace, wait_for
 from mlproject.tuning.study import DATABASE_VARIABLE
 
 SPACE = [
@@ -35,13 +33,6 @@ SEARCH = {
     "training.warmup_steps": "0",
     "training.validate_every": "5",
 }
-
-
-def wait_for(what: Callable[[], object], seconds: float = 120) -> None:
-    until = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < until, "it did not happen in time"
-        time.sleep(0.1)
 
 
 class SearchPlace(Workplace):

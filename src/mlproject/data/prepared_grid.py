@@ -43,6 +43,11 @@ class Geometry:
         """Voxel size of the case's own grid in mm."""
         return spacing_of(np.array(self.native_affine))
 
+    @property
+    def native_voxel_ml(self) -> float:
+        """Volume of a voxel of the case's own grid."""
+        return float(np.prod(self.native_spacing_mm)) / 1000
+
     def to_dict(self) -> dict[str, Any]:
         """As plain values for JSON."""
         return asdict(self)

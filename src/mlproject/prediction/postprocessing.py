@@ -88,18 +88,11 @@ def apply(
     Returns:
         The mask {0, 1} and the probability that it was cut from (after the CRF), both (I, J, K) native.
     """
-    native = native_probability(probability, case, postprocessing.crf)
-    voxel_ml = float(np.prod(case.geometry.native_spacing_mm)) / 1000
+    if postprocessing.crf is not None:
+        probability = refine(probability, case.image, case.brain, case.geometry.spacing_mm, postprocessing.crf)
+    native = to_native(probability, case.geometry)
+    voxel_ml = case.geometry.native_voxel_ml
     return to_mask(native, postprocessing.threshold, postprocessing.min_lesion_ml, voxel_ml), native
-
-
-def native_probability(
-    probability: NDArray[np.float32], case: PreparedCase, crf: CrfSettings | None
-) -> NDArray[np.float32]:
-    """Probability (I, J, K) on the case's own grid, from that on the prepared grid; after the CRF, if any."""
-    if crf is not None:
-        probability = refine(probability, case.image, case.brain, case.geometry.spacing_mm, crf)
-    return to_native(probability, case.geometry)
 
 
 def to_mask(

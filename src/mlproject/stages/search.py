@@ -132,7 +132,7 @@ def _finish(settings: SearchSettings, dataset: DataSet, shared: SharedStudy) -> 
         try:
             conclude(settings, dataset, shared.optuna, runs.attach(shared.parent))
         except BaseException as error:
-            if isinstance(error, Interrupted | KeyboardInterrupt) or interrupts.requested():
+            if interrupts.is_stop(error):
                 runs.close(shared.parent, "KILLED")
             else:
                 runs.close(shared.parent, "FAILED", str(error))

@@ -21,7 +21,7 @@ from mlflow.exceptions import MlflowException
 
 from mlproject import config, interrupts
 from mlproject.data.splits import Split
-from mlproject.errors import Interrupted, SettingsError, TrackingError
+from mlproject.errors import SettingsError, TrackingError
 from mlproject.tracking import keep_killed
 from mlproject.tracking.server import public_uri
 from mlproject.training.progress import Point
@@ -201,8 +201,7 @@ def open_run(
     try:
         yield run
     except BaseException as error:
-        # MLflow wraps whatever is raised within its calls, the exception of a signal included.
-        if not isinstance(error, Interrupted | KeyboardInterrupt) and not interrupts.requested():
+        if not interrupts.is_stop(error):
             try:
                 run.tag(failure=str(error)[:5000] or type(error).__name__)
             finally:

@@ -75,7 +75,7 @@ def native_dice_grid(probability: NDArray[np.float32], entry: CaseProbability) -
     """Dice (thresholds, smallest lesions) on the native grid of a probability (I, J, K) on the prepared grid."""
     geometry, label = entry.case.geometry, entry.case.native_label
     assert label is not None  # tune has seen to it
-    return dice_grid(to_native(probability, geometry), label, float(np.prod(geometry.native_spacing_mm)) / 1000)
+    return dice_grid(to_native(probability, geometry), label, geometry.native_voxel_ml)
 
 
 def _dice_grids(

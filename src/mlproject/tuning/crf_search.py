@@ -94,7 +94,7 @@ def tune(
     row, column = best_cutoffs(grids.mean(axis=0))
     best_threshold, best_dice = Postprocessing(THRESHOLDS[row], MIN_LESION_ML[column]), grids[:, row, column]
 
-    cases = [_crf_case(entry) for entry in maps]
+    cases = [crf_case_of(entry) for entry in maps]
     names, sizes = [case.name for case in cases], [float(np.count_nonzero(case.probability > 0.01)) for case in cases]
     with CaseWorkers(cases, names, sizes, settings.processes) as workers:
         trials, pairs = run_trials(workers, theta_ranges(cases), settings, report, _counted(cases))
@@ -136,7 +136,8 @@ def _check(maps: Sequence[CaseProbability]) -> None:
         raise DataError(f"the postprocessing is tuned on labelled cases only, without a label: {unlabelled}")
 
 
-def _crf_case(entry: CaseProbability) -> CrfCase:
+def crf_case_of(entry: CaseProbability) -> CrfCase:
+    """A labelled case as the workers take it."""
     case = entry.case
     assert case.label is not None  # it has one where it has a native label
     return CrfCase(case.name, entry.probability, case.image, case.brain, case.label, case.geometry.spacing_mm)

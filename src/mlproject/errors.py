@@ -1,5 +1,7 @@
 """The errors that a user can mend. The command line prints each as its text alone, without a traceback."""
 
+from typing import Any
+
 
 class UserError(Exception):
     """What is wrong, the value and the file, the rule, and what to do, in one readable text."""
@@ -27,6 +29,20 @@ class TrainingError(UserError):
     """Training cannot go on: a non-finite loss, a worker that died."""
 
     exit_code = 1
+
+
+class CasesFailedError(UserError):
+    """Some of many cases failed and the others are done; `result` is the stage's result, with both."""
+
+    exit_code = 1
+
+    def __init__(self, text: str, result: dict[str, Any]) -> None:
+        super().__init__(text, result)
+        self.text = text
+        self.result = result
+
+    def __str__(self) -> str:
+        return self.text
 
 
 class Interrupted(UserError):

@@ -14,6 +14,7 @@ from mlproject.evaluation.metrics import (
     METRICS,
     case_metrics,
     summarise,
+    summarise_by_size,
     summarise_groups,
 )
 
@@ -217,3 +218,16 @@ def test_lesion_free_cases_stand_in_one_group_only():
     assert groups[ALL_CASES]["network"].loc["dice", "cases"] == 3
     assert groups[LESION_CASES]["network"].loc["dice", "cases"] == 2
     assert groups[LESION_CASES]["network"].loc["dice", "mean"] == pytest.approx(0.7)
+
+
+def test_cases_are_grouped_by_their_lesion_load():
+    loads = [0.0, 0.2, 0.99, 1.0, 9.9, 50.0, 300.0]
+    table = pd.DataFrame([{m.name: load for m in METRICS} | {"reference_ml": load} for load in loads])
+    groups = summarise_by_size(table)
+    assert {name: group["cases"]["dice"] for name, group in groups.items()} == {
+        "no lesion": 1,
+        "below 1 ml": 2,
+        "1 to 10 ml": 2,
+        "50 ml or more": 2,
+    }
+    assert groups["1 to 10 ml"]["mean"]["dice"] == pytest.approx(5.45)

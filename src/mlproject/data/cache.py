@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from mlproject.data.case import Case
 from mlproject.data.image_files import read_image_file
-from mlproject.data.preprocessing import Geometry, PreparedCase, PreprocessingSettings, prepare
+from mlproject.data.preprocessing import Geometry, PreparedCase, prepare
+from mlproject.data.preprocessing_settings import PreprocessingSettings
 from mlproject.data.volumes import read_volume
 from mlproject.errors import DataError
 
@@ -30,8 +31,9 @@ class PreparedCache:
     """Prepares each case once and keeps it as memory-mapped arrays.
 
     An entry is a folder named by a SHA-256 over the bytes of every file of the case, the channels' names and
-    order, the settings and the format version; it holds no path and no name. It is written beside its place
-    and renamed into it, so several processes may share a cache.
+    order (those that are missing too), which volume of a file a channel is, which values of the label are lesion,
+    the settings and the format version; it holds no path and no name of a case. It is written beside its place and
+    renamed into it, so several processes may share a cache.
     """
 
     def __init__(self, folder: Path, settings: PreprocessingSettings) -> None:
@@ -60,13 +62,23 @@ class PreparedCache:
         return _open(entry, case.name)
 
     def _key(self, case: Case, labelled: bool) -> str:
-        content = {
+        content: dict[str, Any] = {
             "format": FORMAT_VERSION,
             "settings": asdict(self.settings),
-            "channels": [(name, _file_digest(path)) for name, path in case.images.items()],
+            "channels": [_channel_identity(case, name) for name in case.channels],
             "label": _file_digest(case.label) if labelled and case.label is not None else None,
         }
+        if content["label"] and case.lesion_labels is not None:
+            content["lesion_labels"] = sorted(set(case.lesion_labels))
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _channel_identity(case: Case, channel: str) -> tuple[str | int | None, ...]:
+    """What a channel is made of: its name, the digest of its file (None: missing), and which volume of it."""
+    if channel in case.missing:
+        return channel, None
+    component = (case.components[channel],) if channel in case.components else ()
+    return channel, _file_digest(case.images[channel]), *component
 
 
 class _DamagedEntry(Exception):
@@ -91,6 +103,7 @@ def _write(prepared: PreparedCase, entry: Path) -> None:
         "geometry": prepared.geometry.to_dict(),
         "channel_digests": prepared.channel_digests,
         "labelled": prepared.label is not None,
+        "missing": prepared.missing,
     }
     arrays = {"image": prepared.image, "brain": prepared.brain}
     if prepared.label is not None and prepared.native_label is not None:
@@ -118,14 +131,16 @@ def _open(entry: Path, name: str) -> PreparedCase:
         geometry = Geometry.from_dict(record["geometry"])
         digests = {str(channel): str(digest) for channel, digest in record["channel_digests"].items()}
         labelled = record["labelled"]
+        missing = tuple(str(channel) for channel in record.get("missing", []))  # older entries have all channels
         return PreparedCase(
             name=name,
-            image=_array(entry / "image.npy", np.float32, (len(digests), *geometry.shape)),
+            image=_array(entry / "image.npy", np.float32, (len(digests) + len(missing), *geometry.shape)),
             brain=_array(entry / "brain.npy", np.bool_, geometry.shape),
             label=_array(entry / "label.npy", np.uint8, geometry.shape) if labelled else None,
             native_label=_array(entry / "native_label.npy", np.uint8, geometry.native_shape) if labelled else None,
             geometry=geometry,
             channel_digests=digests,
+            missing=missing,
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
         raise _DamagedEntry(f"{type(error).__name__}: {error}") from error

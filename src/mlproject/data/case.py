@@ -1,13 +1,15 @@
 """What a case is, and the settings that say where cases are and how they are split."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from mlproject.errors import DataError, SettingsError
 
 SplitName = Literal["train", "validation", "test"]
+LayoutName = Literal["demo", "isles2017", "isles2022", "atlas", "bids", "nnunet", "msd", "folders", "table"]
+Missing = Literal["refuse", "zero"]
 TABLE_COLUMNS = ("case", "label", "split", "patient")
 
 
@@ -21,6 +23,11 @@ class Case:
         label: file of the lesion mask, or None.
         patient: whom the scan shows; all of a patient's cases go to the same part of a split.
         split: the part that the data set itself assigns, or None.
+        components: which volume of a 4-D file a channel is, from 0; a channel that is not named has a 3-D file.
+        missing: channels that the case lacks (`DataSettings.missing`); they are not in `images`.
+        order: all channels in their order, those that are missing too; () means those of `images`.
+        lesion_labels: values of the label that are lesion; None means that it holds 0 and 1 alone.
+        submission: stem of the file name that the data set's challenge wants for this case's mask, or "".
     """
 
     name: str
@@ -28,6 +35,16 @@ class Case:
     label: Path | None
     patient: str
     split: SplitName | None = None
+    components: dict[str, int] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
+    order: tuple[str, ...] = ()
+    lesion_labels: tuple[int, ...] | None = None
+    submission: str = ""
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """All channels in their order, those that are missing too."""
+        return self.order or tuple(self.images)
 
 
 @dataclass(frozen=True)
@@ -35,9 +52,14 @@ class DataSettings:
     """Where the cases are and how they are split into train, validation and test.
 
     Attributes:
-        layout: how the files are named: demo, isles2022, nnunet (raw format) or table (a CSV file).
+        layout: how the files are named: demo, isles2017, isles2022, atlas, bids, nnunet (raw format), msd, folders
+            (one a case, or CASE_channel files) or table (a CSV file); docs/data.md shows the tree of each.
         root: folder of the data set, or the CSV file of the layout table; demo writes its cases there.
         channels: images of each case; the first is the reference, whose grid is the case's own grid.
+        missing: what to do with a case that lacks a channel other than the first: refuse, or zero, which makes
+            the channel 0 everywhere, the mean of z-scores.
+        lesion_labels: values of the label that are lesion, as [1, 3]; null refuses labels that hold more than 0 and 1.
+        label_name: what the label's file is called, where several could be it (layouts bids, atlas and folders).
         split_file: CSV with the columns case and split (train, validation or test); overrides the shares.
         validation_share: share of the patients that choose the checkpoint, the threshold and the CRF.
         test_share: share of the patients that only the evaluation sees.
@@ -45,9 +67,12 @@ class DataSettings:
         demo_cases: how many cases the layout demo makes.
     """
 
-    layout: Literal["demo", "isles2022", "nnunet", "table"] = "isles2022"
+    layout: LayoutName = "isles2022"
     root: str = ""
     channels: tuple[str, ...] = ("dwi", "adc")
+    missing: Missing = "refuse"
+    lesion_labels: tuple[int, ...] | None = None
+    label_name: str | None = None
     split_file: str | None = None
     validation_share: float = 0.15
     test_share: float = 0.2
@@ -63,6 +88,11 @@ class DataSettings:
             )
         if taken := [channel for channel in self.channels if channel.casefold() in TABLE_COLUMNS]:
             raise SettingsError(f"data.channels={list(self.channels)}: {taken[0]} is no image; leave it out")
+        if self.lesion_labels is not None and (not self.lesion_labels or min(self.lesion_labels) < 1):
+            raise SettingsError(
+                f"data.lesion_labels={list(self.lesion_labels)}: give whole numbers above 0 (0 is background), as "
+                "[1, 3], or null where the label holds 0 and 1 alone"
+            )
         for name in ("validation_share", "test_share"):
             if not 0 < getattr(self, name) < 1:
                 raise SettingsError(f"data.{name}={getattr(self, name)}: give a share between 0 and 1, as 0.2")
@@ -84,8 +114,25 @@ class DataSettings:
         return Path(self.root).expanduser().absolute()
 
 
-def refuse_faults(where: Path, faults: Sequence[str], rule: str) -> None:
-    """Raise one DataError with all `faults` found in `where` and the `rule` they break, if there is any."""
+class FaultsError(DataError):
+    """Some of a data set's cases cannot be found whole.
+
+    Attributes:
+        faults: one line each.
+        sound: the cases without a fault.
+    """
+
+    def __init__(self, text: str, faults: Sequence[str], sound: Sequence[Case]) -> None:
+        super().__init__(text)
+        self.faults, self.sound = tuple(faults), tuple(sound)
+
+
+class NoCasesError(DataError):
+    """The layout finds no case at all: the root or the layout may be the wrong one."""
+
+
+def refuse_faults(where: Path, faults: Sequence[str], rule: str, sound: Sequence[Case] = ()) -> None:
+    """Raise one FaultsError with all `faults` found in `where` and the `rule` they break, if there is any."""
     if faults:
         count = "one fault" if len(faults) == 1 else f"{len(faults)} faults"
-        raise DataError("\n  ".join([f"{where}: {count}. {rule}", *faults]))
+        raise FaultsError("\n  ".join([f"{where}: {count}. {rule}", *faults]), faults, sound)

@@ -1,7 +1,7 @@
 """A data set as a whole: its cases found, checked, prepared and split."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -11,11 +11,18 @@ import numpy as np
 
 from mlproject.data.cache import PreparedCache
 from mlproject.data.cases import Case, DataSettings, find_cases
-from mlproject.data.preprocessing import PreparedCase, PreprocessingSettings
+from mlproject.data.preprocessing import PreparedCase
+from mlproject.data.preprocessing_settings import PreprocessingSettings
 from mlproject.data.splits import Split, make_split
 from mlproject.errors import DataError
 
 THREADS = 2  # each holds one whole case in memory
+Result = PreparedCase | DataError
+Watch = Callable[[Iterable[Result], int], Iterable[Result]]
+
+
+def _unwatched(results: Iterable[Result], _total: int) -> Iterable[Result]:
+    return results
 
 
 @dataclass(frozen=True)
@@ -36,37 +43,51 @@ class DataSet:
     digest: str
     cache: PreparedCache
 
+    @property
+    def missing(self) -> dict[str, tuple[str, ...]]:
+        """The channels that cases lack, by the names of these cases."""
+        return {name: case.missing for name, case in self.cases.items() if case.missing}
+
     def load(self, names: Sequence[str]) -> list[PreparedCase]:
         """The prepared cases of these names, memory-mapped."""
         return [self.cache.load(self.cases[name]) for name in names]
 
 
-def open_dataset(data: DataSettings, preprocessing: PreprocessingSettings, cache: Path) -> DataSet:
+def open_dataset(
+    data: DataSettings, preprocessing: PreprocessingSettings, cache: Path, watch: Watch = _unwatched
+) -> DataSet:
     """Find, check, prepare and split the labelled cases of a data set.
+
+    `watch` is that of `load_all`.
 
     Raises:
         DataError: with all faults of all cases together, or because no valid split can be made.
     """
     cases = find_cases(data)
     prepared_cache = PreparedCache(cache, preprocessing)
-    prepared = load_all(prepared_cache, cases)
+    prepared = load_all(prepared_cache, cases, watch=watch)
     lesion_ml = {case.name: _lesion_ml(case) for case in prepared}
     split = make_split(cases, lesion_ml, data)
     digest = hashlib.sha256(repr(split).encode())
     for case in prepared:
         digest.update("".join(case.channel_digests.values()).encode())
+        digest.update("".join(case.missing).encode())
         digest.update(np.ascontiguousarray(case.native_label).tobytes())
     return DataSet({case.name: case for case in cases}, split, lesion_ml, digest.hexdigest()[:16], prepared_cache)
 
 
-def load_all(cache: PreparedCache, cases: Sequence[Case], labelled: bool = True) -> list[PreparedCase]:
+def load_all(
+    cache: PreparedCache, cases: Sequence[Case], labelled: bool = True, watch: Watch = _unwatched
+) -> list[PreparedCase]:
     """Load cases through the cache, those that are new to it a few at a time.
+
+    `watch` is given the results as they come and their number, and passes them on; it shows a user how far it is.
 
     Raises:
         DataError: with the faults of all cases together.
     """
     with ThreadPoolExecutor(THREADS) as pool:
-        results = list(pool.map(partial(_loaded_or_fault, cache, labelled), cases))
+        results = list(watch(pool.map(partial(_loaded_or_fault, cache, labelled), cases), len(cases)))
     faults = [result for result in results if isinstance(result, DataError)]
     if faults:
         lines = "\n".join(str(fault) for fault in faults)
@@ -74,7 +95,7 @@ def load_all(cache: PreparedCache, cases: Sequence[Case], labelled: bool = True)
     return [result for result in results if not isinstance(result, DataError)]
 
 
-def _loaded_or_fault(cache: PreparedCache, labelled: bool, case: Case) -> PreparedCase | DataError:
+def _loaded_or_fault(cache: PreparedCache, labelled: bool, case: Case) -> Result:
     try:
         return cache.load(case, labelled)
     except DataError as error:

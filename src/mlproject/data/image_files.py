@@ -18,6 +18,7 @@ from nibabel.arrayproxy import ArrayProxy
 from nibabel.filebasedimages import ImageFileError
 from numpy.typing import NDArray
 
+from mlproject.data import dicom
 from mlproject.data.geometry import Affine, Shape, describe_grid, largest_shift_mm
 from mlproject.errors import DataError
 
@@ -31,7 +32,7 @@ AMBIGUOUS_MM = 0.1
 
 @dataclass(frozen=True, eq=False)
 class ImageFile:
-    """One decoded 3-D image file.
+    """One decoded 3-D image file, or one volume of a 4-D file.
 
     Attributes:
         voxels: float32 (I, J, K), as stored on disk.
@@ -56,23 +57,31 @@ class ImageFile:
         return content.hexdigest()
 
 
-def read_image_file(path: Path) -> ImageFile:
+def read_image_file(path: Path, component: int | None = None) -> ImageFile:
     """Read a 3-D image in any format that TorchIO reads (NIfTI, MetaImage, NRRD ...).
 
+    Args:
+        path: the file.
+        component: which volume of a 4-D file, from 0; None for a 3-D file.
+
     Raises:
-        DataError: the file is missing, damaged or truncated, or is not one 3-D volume of finite real numbers
-            with an invertible affine. The text does not repeat the path.
+        DataError: the file is missing, damaged, truncated or DICOM, lacks the component, or is not one 3-D volume
+            of finite real numbers with an invertible affine. The text does not repeat the path.
     """
     if not path.exists():
         raise DataError("does not exist")
+    if dicom.is_dicom(path):
+        raise DataError(f"is DICOM: {dicom.ADVICE}")
+    if path.is_dir():
+        raise DataError("is a folder; give one image file")
     # A broken file makes the readers raise almost anything, even UnboundLocalError.
     try:
         with warnings.catch_warnings():  # TorchIO warns at length before each of the errors told below
             warnings.filterwarnings("ignore", message="Error loading image with SimpleITK")
-            nifti_affine = _check_nifti(path)
+            nifti_affine = _check_nifti(path, component)
             image = tio.ScalarImage(path)
-            _check_size(*image.shape)
-            voxels = image.data[0].numpy()
+            _check_size(component, *image.shape)
+            voxels = image.data[component or 0].numpy()
     except DataError:
         raise
     except Exception as error:
@@ -91,15 +100,17 @@ def read_image_file(path: Path) -> ImageFile:
     return image_file
 
 
-def _check_size(values: int, *shape: int) -> None:
-    if values > 1:
+def _check_size(component: int | None, values: int, *shape: int) -> None:
+    if component is not None and component >= values:
+        raise DataError(f"holds {values} volumes of {shape} voxels; volume number {component + 1} is missing")
+    if component is None and values > 1:
         kinds = "a series, a vector or complex numbers"
         raise DataError(f"holds {values} values a voxel ({kinds}) in {shape} voxels; give one 3-D volume")
-    if math.prod(shape) > MAX_VOXELS:
-        raise DataError(f"claims {shape} voxels, more than any MRI volume: is its header damaged?")
+    if values * math.prod(shape) > MAX_VOXELS:
+        raise DataError(f"claims {values} x {shape} voxels, more than any MRI volume: is its header damaged?")
 
 
-def _check_nifti(path: Path) -> Affine | None:
+def _check_nifti(path: Path, component: int | None) -> Affine | None:
     """Refuse a NIfTI file that lacks bytes or holds NaN; return its affine by nibabel's reading.
 
     SimpleITK, which TorchIO reads with, fills the voxels that a truncated NIfTI file lacks with whatever is
@@ -114,7 +125,7 @@ def _check_nifti(path: Path) -> Affine | None:
         return None
     data_file = Path(str(image.file_map["image"].filename))
     voxels = cast(ArrayProxy, image.dataobj)
-    _check_size(math.prod(voxels.shape[3:]), *voxels.shape[:3])
+    _check_size(component, math.prod(voxels.shape[3:]), *voxels.shape[:3])
     needed = voxels.offset + math.prod(voxels.shape) * voxels.dtype.itemsize
     stored = _gzip_size(data_file) if data_file.suffix == ".gz" else data_file.stat().st_size
     if stored < needed:

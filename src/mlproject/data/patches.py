@@ -4,7 +4,6 @@
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,37 +12,13 @@ import torchio as tio
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from mlproject.data.augmentation import AugmentationSettings, draw_augmentation
+from mlproject.data.augmentation import draw_augmentation
+from mlproject.data.patch_settings import PatchSettings
 from mlproject.data.preprocessing import PreparedCase
-from mlproject.errors import DataError, SettingsError
+from mlproject.errors import DataError
 
 _GLOBAL_GENERATOR = threading.Lock()
 """Held while TorchIO's sampler draws from torch's global generator, which is put back afterwards."""
-
-
-@dataclass(frozen=True)
-class PatchSettings:
-    """How patches are taken from the training cases.
-
-    Attributes:
-        size: patch size in voxels along the three axes; the network says which sizes it takes.
-        lesion_share: chance that a patch is centred on a lesion voxel rather than on any brain voxel.
-        per_case: patches of each case in one epoch.
-        augmentation: how patches are varied.
-    """
-
-    size: tuple[int, int, int] = (64, 64, 64)
-    lesion_share: float = 0.5
-    per_case: int = 8
-    augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)
-
-    def __post_init__(self) -> None:
-        if min(self.size) < 1:
-            raise SettingsError(f"patches.size={list(self.size)}: give 1 voxel or more along every axis")
-        if not 0 <= self.lesion_share <= 1:
-            raise SettingsError(f"patches.lesion_share={self.lesion_share:g}: give a share from 0 to 1")
-        if self.per_case < 1:
-            raise SettingsError(f"patches.per_case={self.per_case}: give 1 or more")
 
 
 class PatchDataset(Dataset[dict[str, Any]]):

@@ -1,50 +1,21 @@
 """From a volume to what a network sees: brain mask, z-scores, and the prepared grid."""
 
 import logging
-import math
 from dataclasses import dataclass
-from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from mlproject.data.brain import BrainMaskMethod, brain_mask
+from mlproject.data.brain import brain_mask
 from mlproject.data.prepared_grid import Geometry, choose_geometry, to_native, to_prepared
+from mlproject.data.preprocessing_settings import PreprocessingSettings
 from mlproject.data.volumes import Volume
-from mlproject.errors import DataError, SettingsError
+from mlproject.errors import DataError
 
 __all__ = ["Geometry", "PreparedCase", "PreprocessingSettings", "prepare", "to_native"]
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class PreprocessingSettings:
-    """How a volume is prepared for the network.
-
-    Attributes:
-        spacing_mm: voxel size along left-right, back-front and down-up; null keeps each case's own.
-        crop_margin_mm: what is kept around the brain's bounding box.
-        clip_sd: z-scores beyond this many standard deviations are cut off there; null keeps them.
-        brain_mask: nonzero (skull-stripped images), otsu (others), or auto (otsu where over 60% is not zero).
-    """
-
-    spacing_mm: tuple[float, float, float] | None = None
-    crop_margin_mm: float = 6.0
-    clip_sd: float | None = 5.0
-    brain_mask: BrainMaskMethod = "auto"
-
-    def __post_init__(self) -> None:
-        if self.spacing_mm is not None and not all(0 < size < math.inf for size in self.spacing_mm):
-            raise SettingsError(f"preprocessing.spacing_mm={self.spacing_mm}: give three sizes above 0, or null")
-        if not 0 <= self.crop_margin_mm < math.inf:
-            raise SettingsError(f"preprocessing.crop_margin_mm={self.crop_margin_mm}: give 0 or more")
-        if self.clip_sd is not None and not 0 < self.clip_sd < math.inf:
-            raise SettingsError(f"preprocessing.clip_sd={self.clip_sd}: give a number above 0, or null")
-        if self.brain_mask not in get_args(BrainMaskMethod):
-            names = ", ".join(get_args(BrainMaskMethod))
-            raise SettingsError(f"preprocessing.brain_mask={self.brain_mask}: give one of {names}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +29,8 @@ class PreparedCase:
         label: uint8 (I, J, K) of 0 and 1 on the prepared grid, or None.
         native_label: uint8 (I, J, K) of 0 and 1 on the case's own grid, or None; evaluation compares with it.
         geometry: the two grids.
-        channel_digests: SHA-256 (hex) of each channel's decoded voxels and grid.
+        channel_digests: SHA-256 (hex) of each channel's decoded voxels and grid; without those that are missing.
+        missing: channels that the case lacks; `image` is 0 there.
     """
 
     name: str
@@ -68,13 +40,15 @@ class PreparedCase:
     native_label: NDArray[np.uint8] | None
     geometry: Geometry
     channel_digests: dict[str, str]
+    missing: tuple[str, ...] = ()
 
 
 def prepare(volume: Volume, settings: PreprocessingSettings) -> PreparedCase:
     """Find the brain, normalise each channel in it, and bring everything onto the prepared grid.
 
     Intensities are normalised before they are interpolated, so they do not depend on the target spacing.
-    Images are interpolated linearly; so are brain and label, which then keep what is at least one half.
+    Images are interpolated linearly; so are brain and label, which then keep what is at least one half. A channel
+    that the case lacks is 0, the mean.
 
     Raises:
         DataError: no brain is found, or a channel is constant in it.
@@ -85,9 +59,12 @@ def prepare(volume: Volume, settings: PreprocessingSettings) -> PreparedCase:
     if volume.label is not None and (hidden := int(np.count_nonzero(volume.label[~brain]))):
         total = int(volume.label.sum())
         logger.warning("%s: %d of %d lesion voxels lie outside the brain mask", volume.case, hidden, total)
+    names = iter(volume.channel_digests)
     channels = [
-        z_scores(channel, brain, settings.clip_sd, f"{volume.case}: {name}")
-        for name, channel in zip(volume.channel_digests, volume.image, strict=True)
+        channel
+        if number in volume.missing.values()
+        else z_scores(channel, brain, settings.clip_sd, f"{volume.case}: {next(names)}")
+        for number, channel in enumerate(volume.image)
     ]
     geometry = choose_geometry(brain, volume.affine, settings.crop_margin_mm, settings.spacing_mm)
     prepared_brain = to_prepared(brain.astype(np.float32), geometry) >= 0.5
@@ -103,6 +80,7 @@ def prepare(volume: Volume, settings: PreprocessingSettings) -> PreparedCase:
         native_label=volume.label,
         geometry=geometry,
         channel_digests=volume.channel_digests,
+        missing=tuple(volume.missing),
     )
 
 

@@ -1,7 +1,8 @@
 """Reading and checking the volumes of a case."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,9 @@ class Volume:
         image: float32 (C, I, J, K), raw intensities, channels in the case's order.
         label: uint8 (I, J, K) of 0 and 1, or None.
         affine: float64 (4, 4), voxel to scanner space (RAS, mm).
-        channel_digests: SHA-256 (hex) of each channel's decoded voxels and grid, before resampling.
+        channel_digests: SHA-256 (hex) of each channel's decoded voxels and grid, before resampling; without the
+            channels that are missing.
+        missing: channels that the case lacks, and where in `image` they would be; 0 stands there.
     """
 
     case: str
@@ -37,6 +40,7 @@ class Volume:
     label: NDArray[np.uint8] | None
     affine: Affine
     channel_digests: dict[str, str]
+    missing: dict[str, int] = field(default_factory=dict)
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
@@ -59,28 +63,31 @@ def read_volume(case: Case, labelled: bool = True) -> Volume:
 
     Channels on another grid are interpolated linearly in scanner space; where they see nothing they become 0.
     The label must be on the reference channel's grid; it is never resampled, and not read if not `labelled`.
+    Channels that the case lacks are 0.
 
     Raises:
         DataError: all faults of the case, one line each.
     """
     faults: list[str] = []
     channels = {
-        name: _read(f"{case.name}: {name} {path}", path, faults, _intensity_fault) for name, path in case.images.items()
+        name: _read(f"{case.name}: {name} {path}", path, faults, _intensity_fault, case.components.get(name))
+        for name, path in case.images.items()
     }
     label = None
     if labelled and case.label is None:
         faults.append(f"{case.name}: has no label file")
     elif labelled and case.label is not None:
-        label = _read(f"{case.name}: label {case.label}", case.label, faults, _label_fault)
+        find_fault = partial(_label_fault, lesion_labels=case.lesion_labels)
+        label = _read(f"{case.name}: label {case.label}", case.label, faults, find_fault)
 
     reference = next(iter(channels.values()))
     if reference is None:
         raise DataError("\n".join(faults))
-    aligned = []
+    aligned: dict[str, NDArray[np.float32]] = {}
     for name, channel in channels.items():
         if channel is not None:
-            aligned.append(_on_grid_of(reference, channel))
-            if np.ptp(channel.voxels) > 0 and np.ptp(aligned[-1]) == 0:
+            aligned[name] = _on_grid_of(reference, channel)
+            if np.ptp(channel.voxels) > 0 and np.ptp(aligned[name]) == 0:
                 faults.append(
                     f"{case.name}: {name} {case.images[name]}: shows nothing where the reference channel is "
                     f"({describe_grid(reference.shape, reference.affine)}); are both of the same scan?"
@@ -89,21 +96,27 @@ def read_volume(case: Case, labelled: bool = True) -> Volume:
         faults.append(f"{case.name}: label {case.label}: {difference}; resample it onto the reference channel")
     if faults:
         raise DataError("\n".join(faults))
+    empty = np.zeros(reference.shape, np.float32)
     return Volume(
         case=case.name,
-        image=np.stack(aligned),
-        label=None if label is None else np.rint(label.voxels).astype(np.uint8),
+        image=np.stack([aligned.get(name, empty) for name in case.channels]),
+        label=None if label is None else _lesion(label.voxels, case.lesion_labels),
         affine=reference.affine,
         channel_digests={name: channel.digest() for name, channel in channels.items() if channel is not None},
+        missing={name: number for number, name in enumerate(case.channels) if name in case.missing},
     )
 
 
 def _read(
-    what: str, path: Path, faults: list[str], find_fault: Callable[[NDArray[np.float32]], str | None]
+    what: str,
+    path: Path,
+    faults: list[str],
+    find_fault: Callable[[NDArray[np.float32]], str | None],
+    component: int | None = None,
 ) -> ImageFile | None:
     """Read a file, None if that fails; add that, or what `find_fault` finds in its voxels, to `faults`."""
     try:
-        image = read_image_file(path)
+        image = read_image_file(path, component)
     except DataError as error:
         faults.append(f"{what}: {error}")
         return None
@@ -119,13 +132,24 @@ def _intensity_fault(voxels: NDArray[np.float32]) -> str | None:
     return None
 
 
-def _label_fault(voxels: NDArray[np.float32]) -> str | None:
-    """What makes these voxels no lesion mask. Values within 1e-3 of 0 or 1 are header scaling, and pass."""
+def _label_fault(voxels: NDArray[np.float32], lesion_labels: tuple[int, ...] | None) -> str | None:
+    """What makes these voxels no lesion mask. Values within 1e-3 of a whole number are header scaling, and pass."""
     values = np.unique(voxels)
-    if np.isin(np.rint(values), (0, 1)).all() and np.allclose(values, np.rint(values), rtol=0, atol=1e-3):
+    whole = np.allclose(values, np.rint(values), rtol=0, atol=1e-3)
+    if whole and (lesion_labels is not None or np.isin(np.rint(values), (0, 1)).all()):
         return None
     shown = ", ".join(f"{value:g}" for value in values[:8]) + (", ..." if values.size > 8 else "")
-    return f"is not binary: it holds {values.size} values ({shown}); give 0 for background and 1 for lesion"
+    if lesion_labels is not None:
+        return f"is no label: it holds values that are no whole numbers ({shown})"
+    advice = "give 0 for background and 1 for lesion"
+    if whole:
+        advice += ", or say which values are lesion, as data.lesion_labels=[1]"
+    return f"is not binary: it holds {values.size} values ({shown}); {advice}"
+
+
+def _lesion(voxels: NDArray[np.float32], lesion_labels: tuple[int, ...] | None) -> NDArray[np.uint8]:
+    """1 in the lesion, 0 elsewhere."""
+    return np.isin(np.rint(voxels), lesion_labels or (1,)).astype(np.uint8)
 
 
 def _grid_difference(reference: ImageFile, other: ImageFile) -> str | None:

@@ -1,8 +1,7 @@
 """The networks, checked against the patch size: the paper's V-Net and MONAI's DynUNet."""
 
 import math
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from monai.networks.nets.dynunet import DynUNet
@@ -10,55 +9,11 @@ from monai.networks.utils import pixelshuffle
 from torch import Tensor, nn
 
 from mlproject.errors import SettingsError
-from mlproject.network.vnet import VNet, VNetSettings
+from mlproject.network.settings import DynUNetSettings, NetworkSettings
+from mlproject.network.vnet import VNet
 
 DETAIL_FEATURES = 4  # of the coarse network, that its branch at full resolution sees beside the image
 LESION_PRIOR = 0.01  # share of lesion voxels that an untrained network predicts
-
-
-@dataclass(frozen=True)
-class DynUNetSettings:
-    """MONAI's DynUNet: two convolutions a level, instance normalisation, leaky ReLU.
-
-    Attributes:
-        channels: channels of each level, from full resolution down; at least three levels.
-        stem_stride: 2 halves the resolution in the first convolution, so that a step costs a fraction; the
-            last layer predicts the 2³ voxels of each of its own at once.
-        detail_channels: channels of two convolutions at full resolution that see the image again, where the stem
-            halves it; without them (0) outlines are no finer than the stem's voxels.
-        residual: whether each level's two convolutions have a residual sum.
-        deep_supervision: whether the loss also sees outputs of the levels between the first and the last two.
-    """
-
-    channels: tuple[int, ...] = (16, 32, 64, 128)
-    stem_stride: Literal[1, 2] = 2
-    detail_channels: int = 8
-    residual: bool = False
-    deep_supervision: bool = False
-
-    def __post_init__(self) -> None:
-        if len(self.channels) < 3 or min(self.channels) < 1:
-            raise SettingsError(
-                f"network.dynunet.channels={list(self.channels)}: give three levels or more, each of 1 or "
-                "more channels, as [16, 32, 64, 128]"
-            )
-        if self.detail_channels < 0:
-            raise SettingsError(f"network.dynunet.detail_channels={self.detail_channels}: give 0 or more")
-
-
-@dataclass(frozen=True)
-class NetworkSettings:
-    """Which network.
-
-    Attributes:
-        name: vnet is the paper's, dynunet is MONAI's, which learns faster.
-        vnet: settings of the V-Net, if that is its name.
-        dynunet: settings of the DynUNet, if that is its name.
-    """
-
-    name: Literal["vnet", "dynunet"] = "dynunet"
-    vnet: VNetSettings = field(default_factory=VNetSettings)
-    dynunet: DynUNetSettings = field(default_factory=DynUNetSettings)
 
 
 class SupervisedDynUNet(nn.Module):
@@ -123,19 +78,25 @@ def build_network(settings: NetworkSettings, in_channels: int, patch_size: tuple
     """
     network: VNet | SupervisedDynUNet
     outputs: list[Any]
+    levels = "network.vnet.convolutions" if settings.name == "vnet" else "network.dynunet.channels"
+    _check_patch_size(patch_size, patch_divisor(settings), levels)
     if settings.name == "vnet":
-        _check_patch_size(patch_size, 2 ** len(settings.vnet.convolutions), "network.vnet.convolutions")
         network = VNet(settings.vnet, in_channels)
         outputs = [network.output]
     else:
-        divisor = settings.dynunet.stem_stride * 2 ** (len(settings.dynunet.channels) - 1)
-        _check_patch_size(patch_size, divisor, "network.dynunet.channels")
         network = SupervisedDynUNet(settings.dynunet, in_channels)
         heads = network.network.deep_supervision_heads if settings.dynunet.deep_supervision else []
         outputs = [block.conv.conv for block in (network.network.output_block, *heads)]
     for output in outputs:
         nn.init.constant_(output.bias, math.log(LESION_PRIOR / (1 - LESION_PRIOR)))
     return network
+
+
+def patch_divisor(settings: NetworkSettings) -> int:
+    """How many voxels become one at the lowest resolution: each axis of a patch must be a multiple of it."""
+    if settings.name == "vnet":
+        return int(2 ** len(settings.vnet.convolutions))
+    return int(settings.dynunet.stem_stride * 2 ** (len(settings.dynunet.channels) - 1))
 
 
 def _check_patch_size(patch_size: tuple[int, int, int], divisor: int, levels: str) -> None:

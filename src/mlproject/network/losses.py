@@ -1,6 +1,5 @@
 """The training loss: cross-entropy plus soft Dice, by the paper's claim faster than either alone."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -8,33 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mlproject.errors import SettingsError
+from mlproject.network.settings import LossSettings
 
 SMOOTH_VOXELS = 1.0
 """Added to the Dice's numerator and denominator; without it a patch without lesion gives no gradient."""
-
-
-@dataclass(frozen=True)
-class LossSettings:
-    """Weights of the loss's two terms; not both may be 0.
-
-    Attributes:
-        cross_entropy: weight of the mean binary cross-entropy, 0 or more.
-        dice: weight of 1 - soft Dice, 0 or more.
-        batch_dice: whether Dice is that of the whole batch, over all processes, or the mean over patches.
-    """
-
-    cross_entropy: float = 1.0
-    dice: float = 1.0
-    batch_dice: bool = False
-
-    def __post_init__(self) -> None:
-        weights = (self.cross_entropy, self.dice)
-        if not (min(weights) >= 0 and 0 < sum(weights) < math.inf):
-            raise SettingsError(
-                f"loss.cross_entropy={self.cross_entropy:g} and loss.dice={self.dice:g}: give two finite "
-                "weights of 0 or more, not both 0"
-            )
 
 
 @dataclass(frozen=True)

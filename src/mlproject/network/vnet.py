@@ -1,50 +1,11 @@
 """The V-shaped network of Monteiro and Oliveira (ISLES 2017), after Milletari et al., V-Net (3DV 2016)."""
 
-from dataclasses import dataclass
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 
-from mlproject.errors import SettingsError
+from mlproject.network.settings import VNetSettings
 
 PRELU_SLOPE = 0.1  # the paper's start value; learnt, one slope per channel
-
-
-@dataclass(frozen=True)
-class VNetSettings:
-    """The V-Net. The defaults are the paper's; `kernel` 5 is what its authors' public code has.
-
-    Attributes:
-        channels: channels after the input convolution; they double at each lower level.
-        convolutions: convolutions of each level, from full resolution down; one number for each level.
-        bottom_convolutions: convolutions at the lowest resolution.
-        input_kernel: width of the input convolution, in voxels, odd.
-        kernel: width of the levels' convolutions, in voxels, odd.
-        normalisation: what follows each convolution; the paper has none.
-        activation: prelu starts with slope 0.1, as in the paper; leakyrelu has the fixed slope 0.01.
-    """
-
-    channels: int = 16
-    convolutions: tuple[int, ...] = (1, 2, 3, 3)
-    bottom_convolutions: int = 3
-    input_kernel: int = 5
-    kernel: int = 3
-    normalisation: Literal["none", "instance"] = "none"
-    activation: Literal["prelu", "relu", "leakyrelu"] = "prelu"
-
-    def __post_init__(self) -> None:
-        if self.channels < 1:
-            raise SettingsError(f"network.vnet.channels={self.channels}: give 1 or more")
-        if not self.convolutions or min(*self.convolutions, self.bottom_convolutions) < 1:
-            raise SettingsError(
-                f"network.vnet.convolutions={list(self.convolutions)} and network.vnet.bottom_convolutions="
-                f"{self.bottom_convolutions}: give one level or more, each with 1 convolution or more"
-            )
-        for name in ("input_kernel", "kernel"):
-            width = getattr(self, name)
-            if width < 1 or width % 2 == 0:
-                raise SettingsError(f"network.vnet.{name}={width}: give an odd number of voxels, as 3 or 5")
 
 
 class VNet(nn.Module):

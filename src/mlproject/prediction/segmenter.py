@@ -13,12 +13,16 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from mlproject import config
-from mlproject.data.preprocessing import PreparedCase, PreprocessingSettings, prepare
+from mlproject.data.case import Missing
+from mlproject.data.preprocessing import PreparedCase, prepare
+from mlproject.data.preprocessing_settings import PreprocessingSettings
 from mlproject.data.volumes import Volume
 from mlproject.errors import ModelError, SettingsError
-from mlproject.network.architectures import NetworkSettings, build_network
+from mlproject.network.architectures import build_network
+from mlproject.network.settings import NetworkSettings
 from mlproject.prediction.postprocessing import Postprocessing, apply
-from mlproject.prediction.sliding_window import PredictionSettings, predict_probability, resolve_device
+from mlproject.prediction.settings import PredictionSettings
+from mlproject.prediction.sliding_window import predict_probability, resolve_device
 
 FORMAT_VERSION = 1
 DESCRIPTION, WEIGHTS = "model.json", "weights.pt"
@@ -34,6 +38,7 @@ class ModelDescription:
         patch_size: edge lengths of the sliding window, voxels of the prepared grid.
         candidates: what the postprocessing was chosen from, by name; the evaluation reports each.
         seen: digests of the channels of every case it was trained on or tuned with.
+        missing: what it does with a case that lacks a channel other than the first: refuse, or take zeros for it.
     """
 
     channels: tuple[str, ...]
@@ -44,6 +49,7 @@ class ModelDescription:
     postprocessing: Postprocessing
     candidates: dict[str, Postprocessing]
     seen: tuple[str, ...]
+    missing: Missing = "refuse"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for model.json."""
@@ -72,6 +78,7 @@ class ModelDescription:
                 postprocessing=Postprocessing.from_dict(tree["postprocessing"]),
                 candidates={n: Postprocessing.from_dict(candidate) for n, candidate in tree["candidates"].items()},
                 seen=tuple(tree["seen"]),
+                missing=tree.get("missing", "refuse"),  # which models of older code do not say
             )
         except (KeyError, TypeError, SettingsError) as error:
             raise ModelError(f"{DESCRIPTION} does not describe a model of format {FORMAT_VERSION}: {error}") from error

@@ -4,16 +4,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Self
 
-from mlproject.data.case import DataSettings
-from mlproject.data.patches import PatchSettings
-from mlproject.data.preprocessing import PreprocessingSettings
+from mlproject.data.case import DataSettings, LayoutName
+from mlproject.data.patch_settings import PatchSettings
+from mlproject.data.preprocessing_settings import PreprocessingSettings
 from mlproject.errors import SettingsError
-from mlproject.network.architectures import NetworkSettings
-from mlproject.network.losses import LossSettings
-from mlproject.prediction.sliding_window import PredictionSettings
-from mlproject.tracking.runs import TrackingSettings
+from mlproject.network.settings import LossSettings, NetworkSettings
+from mlproject.prediction.settings import PredictionSettings
+from mlproject.tracking.settings import TrackingSettings
 from mlproject.training.settings import TrainingSettings
-from mlproject.tuning.crf_search import CrfChoiceSettings, CrfSearchSettings
+from mlproject.tuning.crf_settings import CrfChoiceSettings, CrfSearchSettings
 from mlproject.tuning.study import StudySettings
 
 
@@ -74,6 +73,50 @@ class Experiment:
 
 
 @dataclass(frozen=True)
+class DescribedData:
+    """Where the data set is, and what is known of it.
+
+    Attributes:
+        root: folder of the data set, or the CSV file of the layout table.
+        layout: how the files are named; null guesses from the files.
+        channels: images of each case, the reference first; null takes those that most cases have, first the one on
+            whose grid the labels lie.
+        lesion_labels: values of the label that are lesion; null takes all but 0.
+        label_name: what the label's file is called, where several could be it (layouts bids, atlas and folders).
+    """
+
+    root: str = ""
+    layout: LayoutName | None = None
+    channels: tuple[str, ...] | None = None
+    lesion_labels: tuple[int, ...] | None = None
+    label_name: str | None = None
+
+
+@dataclass(frozen=True)
+class DescribeSettings:
+    """Show what a data set holds before training, and write a configuration that fits it.
+
+    Attributes:
+        data: where the data set is, and what is known of it.
+        output: YAML file for the proposed configuration, which must not exist; if empty, a new file in the current
+            folder, named after the data set's folder.
+        gpu_memory_gb: propose patches for a GPU with so much free memory, in GiB; null means this machine.
+        processes: how many cases are read at a time, each by a process of its own; 0 is one a core, at most 8.
+    """
+
+    data: DescribedData = field(default_factory=DescribedData)
+    output: str = ""
+    gpu_memory_gb: float | None = None
+    processes: int = 0
+
+    def __post_init__(self) -> None:
+        if self.gpu_memory_gb is not None and not 0 < self.gpu_memory_gb < 10_000:
+            raise SettingsError(f"gpu_memory_gb={self.gpu_memory_gb:g}: give a size in GiB above 0, as 24, or null")
+        if self.processes < 0:
+            raise SettingsError(f"processes={self.processes}: give 1 or more, or 0 for one a core")
+
+
+@dataclass(frozen=True)
 class SearchSettings(Experiment):
     """Search the settings with which the whole chain (network, threshold, CRF) is best on the validation cases.
 
@@ -104,11 +147,13 @@ class EvaluateSettings(Experiment):
     """Measure a model on the labelled cases of a data set.
 
     Attributes:
-        model: models:/NAME@ALIAS, models:/NAME/VERSION, runs:/RUN/model or a folder.
+        model: models:/NAME@ALIAS, models:/NAME/VERSION, runs:/RUN/model, a run's id or a folder.
+        compare: a second model, given in the same way: both are then compared on the cases that neither has seen.
         cases: unseen leaves out the cases that the model was trained or tuned on; all keeps them.
     """
 
     model: str = ""
+    compare: str = ""
     cases: Literal["unseen", "all"] = "unseen"
 
     def __post_init__(self) -> None:
@@ -117,31 +162,96 @@ class EvaluateSettings(Experiment):
 
 
 @dataclass(frozen=True)
-class PredictSettings:
-    """Segment one case with a model, in the way the server does.
+class ScanSettings:
+    """Where the cases to segment are; their labels, if there are any, are not read.
 
     Attributes:
-        model: models:/NAME@ALIAS, models:/NAME/VERSION, runs:/RUN/model or a folder.
-        images: the file of each channel, as images.dwi FILE.
-        output: the mask's file; its ending gives the format.
-        probability: the probability's file; none if empty.
-        threshold: probability from which a voxel is lesion; the tuned one if null.
+        layout: how the files are named; docs/data.md shows the tree of each layout.
+        root: folder of the cases (the CSV file of the layout table), here or as s3://BUCKET/PREFIX.
+    """
+
+    layout: LayoutName = "isles2022"
+    root: str = ""
+
+
+@dataclass(frozen=True)
+class CleanSettings:
+    """Show what work_dir holds and which of it no run needs any more; remove that where `remove` says so.
+
+    Attributes:
+        work_dir: folder for what outlives a process: prepared cases, checkpoints, demo data.
+        remove: remove what no run needs any more, and print each path; false only shows it.
+        older_than_days: days for which prepared cases, probabilities, reports and demo data, which are made again or
+            fetched from MLflow where they are missing, must not have been used.
+    """
+
+    work_dir: str = "~/.stroke-lesion"
+    remove: bool = False
+    older_than_days: float = 30.0
+
+    def __post_init__(self) -> None:
+        if not self.older_than_days >= 0:
+            raise SettingsError(f"older_than_days={self.older_than_days}: give a number of days, 0 or more")
+
+    @property
+    def work_path(self) -> Path:
+        """`work_dir`, absolute."""
+        return Path(self.work_dir).expanduser().absolute()
+
+
+@dataclass(frozen=True)
+class PredictSettings:
+    """Segment one case (`images`) or all cases of a folder (`data.root`) with a model, here or on a server.
+
+    Attributes:
+        model: models:/NAME@ALIAS, models:/NAME/VERSION, runs:/RUN/model, a folder, or the http(s):// URL of a server.
+        images: of one case: the file of each channel, as images.dwi FILE; here or as s3://BUCKET/KEY.
+        data: of many cases: where they are.
+        output: the mask's file, whose ending gives the format; of many cases the folder; here or s3://.
+        probability: write the lesion probability, too, as NAME_probability beside the mask NAME.
+        threshold: probability from which a voxel is lesion, between 0 and 1; the tuned one if null.
         crf: use the model's CRF.
-        overwrite: replace files that exist.
+        naming: how masks of many cases are called: case is CASE.nii.gz; submission is the name that the data
+            set's challenge wants (layout isles2017).
+        force: replace files that exist, and do again what another model or other settings made.
+        parallel: requests that a server gets at once.
+        timeout_s: seconds that a server has for one case.
     """
 
     model: str = ""
     images: dict[str, str] = field(default_factory=dict)
+    data: ScanSettings = field(default_factory=ScanSettings)
     output: str = ""
-    probability: str = ""
+    probability: bool = False
     threshold: float | None = None
     crf: bool = True
-    overwrite: bool = False
+    naming: Literal["case", "submission"] = "case"
+    force: bool = False
+    parallel: int = 1
+    timeout_s: float = 600.0
 
     def __post_init__(self) -> None:
-        missing = [name for name in ("model", "images", "output") if not getattr(self, name)]
-        if missing:
+        given = {"model": self.model, "images or data.root": self.images or self.data.root, "output": self.output}
+        if missing := [name for name, value in given.items() if not value]:
             raise SettingsError(
                 f"not given: {', '.join(missing)}. An example: --model models:/stroke-lesion@champion "
-                "--images.dwi dwi.nii.gz --images.adc adc.nii.gz --output mask.nii.gz"
+                "--images.dwi dwi.nii.gz --images.adc adc.nii.gz --output mask.nii.gz, or, for a folder of cases, "
+                "--data.root CASES --data.layout isles2022 --output MASKS in place of images and output"
             )
+        if self.images and self.data.root:
+            raise SettingsError("both images and data.root are given: images is for one case, data.root for many")
+        if self.images and self.naming != "case":
+            raise SettingsError(f"naming={self.naming} is for the masks of data.root: leave it out with images")
+        if self.threshold is not None and not 0 < self.threshold < 1:
+            raise SettingsError(f"threshold={self.threshold}: give a probability between 0 and 1, both excluded")
+        if self.parallel < 1 or (self.parallel > 1 and not self.on_server):
+            raise SettingsError(
+                f"parallel={self.parallel}: give 1 or more; more than 1 only where model is a server's URL"
+            )
+        if not self.timeout_s > 0:
+            raise SettingsError(f"timeout_s={self.timeout_s}: give a number of seconds above 0")
+
+    @property
+    def on_server(self) -> bool:
+        """Whether the model is behind a URL."""
+        return self.model.lower().startswith(("http://", "https://"))

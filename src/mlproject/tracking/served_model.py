@@ -2,17 +2,19 @@
 
 A request has one row a case and one column a channel: the image as base64 of a .nii.gz or .nii file. The
 answer has one row a case: the mask as base64 of a .nii.gz on the image's own grid, and what was measured
-on it. Whatever is wrong with a request is answered with status 400 and one line. Nothing but the request
+on it. A model that was trained on cases with missing channels takes null for a channel other than the first.
+Whatever is wrong with a request is answered with status 400 and one line. Nothing but the request
 is read: no path, no address.
 """
 
 import base64
 import binascii
+import json
 import logging
 import os
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -87,7 +89,7 @@ class StrokeLesionModel(PythonModel):
         """Load the network once, onto the device of the environment variable or else of the model's setting."""
         folder = Path(context.artifacts[BUNDLE])
         self.segmenter = Segmenter.load(folder, os.environ.get(DEVICE_VARIABLE))
-        self.version = _version(folder.parents[1])
+        self.version = version_of(folder.parents[1])
         self.one_at_a_time = threading.Lock()  # MLflow answers requests in threads; memory shall stay bounded
 
     def predict(
@@ -112,22 +114,25 @@ class StrokeLesionModel(PythonModel):
         if not params.get("crf", True):
             postprocessing = replace(postprocessing, crf=None)
         with_probability = bool(params.get("return_probability"))
+        if table.empty:  # MLflow drops unknown columns, and a row of nothing else with them
+            channels = json.dumps(self.segmenter.description.channels)
+            raise BadRequestError(
+                f"no image in the request: send one row a case with the columns {channels}, each base64 of a "
+                f".nii.gz or .nii file, to the model {self.version}"
+            )
         if len(table) > MAX_ROWS:
             raise BadRequestError(f"{len(table)} cases in one request: send {MAX_ROWS} at the most")
         rows = []
         for number, row in enumerate(table.to_dict("records"), start=1):
             with tempfile.TemporaryDirectory() as folder:
-                images = {
-                    channel: _decoded(row.get(channel), Path(folder), channel, number)
-                    for channel in self.segmenter.description.channels
-                }
+                case = self._case(row, number, Path(folder))
                 try:
                     with self.one_at_a_time:
-                        volume = read_volume(Case(f"row {number}", images, None, f"row {number}"), labelled=False)
+                        volume = read_volume(case, labelled=False)
                         found = self.segmenter.segment(volume, postprocessing)
                 except UserError as error:
                     raise BadRequestError(str(error).replace(f"{folder}/", "")) from None
-                reference = next(iter(images.values()))
+                reference = next(iter(case.images.values()))
                 rows.append(
                     {
                         "mask": _encoded(found.mask, reference),
@@ -138,6 +143,15 @@ class StrokeLesionModel(PythonModel):
                     }
                 )
         return pd.DataFrame(rows)
+
+    def _case(self, row: Mapping[Hashable, Any], number: int, folder: Path) -> Case:
+        """The images of a row, written where only this request sees them; what may be missing is missing."""
+        described = self.segmenter.description
+        may_be_missing = described.channels[1:] if described.missing == "zero" else ()
+        missing = tuple(channel for channel in may_be_missing if pd.isna(row.get(channel)))
+        images = {c: _decoded(row.get(c), folder, c, number) for c in described.channels if c not in missing}
+        name = f"row {number}"
+        return Case(name, images, None, name, missing=missing, order=described.channels)
 
 
 def _decoded(text: Any, folder: Path, channel: str, row: int) -> Path:
@@ -163,7 +177,7 @@ def _encoded(values: np.ndarray, reference: Path) -> str:
         return base64.b64encode(path.read_bytes()).decode()
 
 
-def _version(folder: Path) -> str:
+def version_of(folder: Path) -> str:
     """`name/number` of a model that came from the registry, else the id under which MLflow logged it."""
     registered = folder / "registered_model_meta"
     if registered.exists():

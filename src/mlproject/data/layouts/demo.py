@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import replace
+from pathlib import Path
 
 from mlproject.data.case import Case, DataSettings
 from mlproject.data.layouts import isles2022
@@ -20,3 +21,9 @@ def find(settings: DataSettings, labelled: bool) -> list[Case]:
         logger.info("Making %d synthetic cases in %s", settings.demo_cases, folder)
         write_dataset(folder, settings.demo_cases)
     return isles2022.find(replace(settings, root=str(folder)), labelled)
+
+
+def channels(root: Path) -> dict[str, int]:
+    """The channels of the largest data set that has been made below `root`, in how many cases each."""
+    made = [isles2022.channels(folder) for folder in root.glob(f"demo-*-v{GENERATOR_VERSION}")]
+    return max(made, key=lambda counts: max(counts.values(), default=0), default={})

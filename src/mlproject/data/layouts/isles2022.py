@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from mlproject.data.case import Case, DataSettings, refuse_faults
-from mlproject.errors import DataError
+from mlproject.data.case import Case, DataSettings, NoCasesError, refuse_faults
+from mlproject.data.layouts.choosing import choose, count_names, one_file_faults, stem_of, visible_images
 
 Session = tuple[str, str]  # names of the subject's and the session's folder
 
@@ -21,11 +21,11 @@ def find(settings: DataSettings, labelled: bool) -> list[Case]:
         DataError: no case; or all channels and labels that are missing or found twice.
     """
     root = settings.root_path
-    images = _files_by_session([root, root / "rawdata"])
+    images = _images_by_session(root)
     masks = _files_by_session([root / "derivatives", *([root.parent / "derivatives"] * (root.name == "rawdata"))])
     masks = {session: files for session, files in masks.items() if files}
     if not images:
-        raise DataError(f"{root}: no case found. {_expected(settings.channels)}")
+        raise NoCasesError(f"{root}: no case found. {_expected(settings.channels)}")
 
     sessions = sorted(images | masks)
     sessions_of_subject = Counter(subject for subject, _ in sessions)
@@ -36,28 +36,35 @@ def find(settings: DataSettings, labelled: bool) -> list[Case]:
         candidates = images.get(session, [])
         found = {channel: _matching(candidates, channel) for channel in settings.channels}
         labels = _matching(masks.get(session, []), "msk")
-        for what, files in found.items():
-            faults += _faults(name, what, files, candidates)
+        files, wrong = choose(name, found, candidates, settings)
         if labelled or labels:
-            faults += _faults(name, "label", labels, masks.get(session, []))
-        if not faults:
-            files_of_channel = {channel: files[0] for channel, files in found.items()}
-            cases.append(Case(name, files_of_channel, labels[0] if labels else None, patient=session[0]))
-    refuse_faults(root, faults, _expected(settings.channels))
+            wrong += one_file_faults(name, "label", labels, masks.get(session, []))
+        faults += wrong
+        if not wrong:
+            cases.append(Case(name, files, labels[0] if labels else None, patient=session[0]))
+    refuse_faults(root, faults, _expected(settings.channels), cases)
     return cases
 
 
+def channels(root: Path) -> dict[str, int]:
+    """The suffixes of the images, in how many sessions each."""
+    sessions = _images_by_session(root).values()
+    return count_names([stem_of(file).rpartition("_")[2] for file in files if "_" in file.name] for files in sessions)
+
+
+def _images_by_session(root: Path) -> dict[Session, list[Path]]:
+    return _files_by_session([root, root / "rawdata"])
+
+
 def _files_by_session(trees: Iterable[Path]) -> dict[Session, list[Path]]:
-    """List the files of every session, those in its folders dwi/ and anat/ too."""
+    """List the image files of every session, those in its folders dwi/ and anat/ too."""
     found: dict[Session, list[Path]] = {}
     for tree in trees:
         for subject in _folders(tree, "sub-*"):
             # A subject without a session is a case whose channels are missing, not one to pass over.
             for session in _folders(subject, "ses-*") or [subject / "ses-*"]:
-                files = [*session.glob("*"), *session.glob("*/*")]
-                # Hidden files: macOS leaves a ._NAME beside each NAME in its archives.
-                visible = [file for file in files if file.is_file() and not file.name.startswith(".")]
-                found.setdefault((subject.name, session.name), []).extend(sorted(visible))
+                files = visible_images([*session.glob("*"), *session.glob("*/*")])
+                found.setdefault((subject.name, session.name), []).extend(files)
     return found
 
 
@@ -68,16 +75,6 @@ def _folders(parent: Path, pattern: str) -> list[Path]:
 def _matching(files: Iterable[Path], suffix: str) -> list[Path]:
     endings = (f"_{suffix.lower()}.nii", f"_{suffix.lower()}.nii.gz")
     return [file for file in files if file.name.lower().endswith(endings)]
-
-
-def _faults(case: str, what: str, matches: list[Path], candidates: list[Path]) -> list[str]:
-    """Say what is wrong unless exactly one file matches."""
-    if len(matches) > 1:
-        return [f"{case}: {len(matches)} files match {what}, keep one of: {', '.join(map(str, matches))}"]
-    if not matches:
-        names = ", ".join(file.name for file in candidates) or "no file"
-        return [f"{case}: {what} is missing; found {names}"]
-    return []
 
 
 def _expected(channels: tuple[str, ...]) -> str:

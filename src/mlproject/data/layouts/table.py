@@ -5,14 +5,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-from mlproject.data.case import Case, DataSettings, SplitName, refuse_faults
+from mlproject.data.case import TABLE_COLUMNS, Case, DataSettings, SplitName, refuse_faults
+from mlproject.data.layouts.choosing import count_names
 from mlproject.errors import DataError
 
 
 def find(settings: DataSettings, labelled: bool) -> list[Case]:
     """Read the cases of the table `settings.root`; relative paths start at the table's folder.
 
-    Files may have any extension. Without a column patient each case is a patient of its own.
+    Files may have any extension. Without a column patient each case is a patient of its own. An empty cell is a
+    missing channel.
 
     Raises:
         DataError: not a CSV file, columns missing, no row; or all faults of the rows.
@@ -22,21 +24,29 @@ def find(settings: DataSettings, labelled: bool) -> list[Case]:
     faults: list[str] = []
     first_use: dict[str, str] = {}  # a case's name or a file -> where it stood first
     columns = [channel.lower() for channel in settings.channels]
+    needed = columns if settings.missing == "refuse" else columns[:1]
     for line, row in read_rows(table, ["case", *columns, *(["label"] if labelled else [])]):
         where = f"line {line}, case {row['case']!r}"
         named = [column for column in (*columns, "label") if row.get(column)]
         files = {column: table.parent / Path(row[column]).expanduser() for column in named}
-        faults += [f"{where}: {fault}" for fault in _row_faults(row, files, columns, labelled)]
+        wrong = [f"{where}: {fault}" for fault in _row_faults(row, files, needed, labelled)]
         for key in [row["case"], *map(str, files.values())]:
             if key in first_use:
-                faults.append(f"{where}: {key} stands already in {first_use[key]}")
+                wrong.append(f"{where}: {key} stands already in {first_use[key]}")
             first_use.setdefault(key, where)
-        if not faults:
-            images = {channel: files[channel.lower()] for channel in settings.channels}
+        faults += wrong
+        if not wrong:
+            images = {c: files[c.lower()] for c in settings.channels if c.lower() in files}
             split = next((name for name in get_args(SplitName) if name == row.get("split")), None)
             cases.append(Case(row["case"], images, files.get("label"), row.get("patient", row["case"]), split))
-    refuse_faults(table, faults, "Each row needs a case of its own and files that exist")
+    refuse_faults(table, faults, "Each row needs a case of its own and files that exist", cases)
     return cases
+
+
+def channels(root: Path) -> dict[str, int]:
+    """The columns that are images, in how many rows each is filled."""
+    rows = [row for _, row in read_rows(root, ["case"])]
+    return count_names([name for name, cell in row.items() if cell and name not in TABLE_COLUMNS] for row in rows)
 
 
 def read_rows(path: Path, needed: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
@@ -65,12 +75,12 @@ def read_rows(path: Path, needed: Sequence[str]) -> list[tuple[int, dict[str, st
     return [(line, dict(zip(header, row, strict=True))) for line, row in rows[1:]]
 
 
-def _row_faults(row: dict[str, str], files: dict[str, Path], columns: list[str], labelled: bool) -> list[str]:
+def _row_faults(row: dict[str, str], files: dict[str, Path], needed: list[str], labelled: bool) -> list[str]:
     faults = []
     # Cases name files in the cache and the report.
     if not row["case"] or row["case"].startswith(".") or any(mark in row["case"] for mark in "/\\"):
         faults.append("a case needs a name without slashes or a leading dot")
-    faults += [f"{name} is empty" for name in columns if name not in files]
+    faults += [f"{name} is empty" for name in needed if name not in files]
     if labelled and "label" not in files:
         faults.append("label is empty")
     faults += [f"{name}: {file} does not exist" for name, file in files.items() if not file.is_file()]

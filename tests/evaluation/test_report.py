@@ -1,18 +1,24 @@
 import base64
+import gzip
+import hashlib
 import json
 import re
+from html.parser import HTMLParser
 
+import numpy as np
 import pandas as pd
 import pytest
+from nibabel.nifti1 import Nifti1Image
 from rich.console import Console
 
+from evaluation.gathered import EVIL, NAMES, gather
+from mlproject.evaluation import viewer_html
 from mlproject.evaluation.html import NOT_A_DEVICE
 from mlproject.evaluation.metrics import METRICS, summarise_groups
-from mlproject.evaluation.report import false_alarms, summary_table, verdict, write_report
+from mlproject.evaluation.report import false_alarms, summary_table, verdict, worst_first, write_report
 from mlproject.evaluation.statistics import PairedDifference, paired_difference
 
 NAN = float("nan")
-EVIL = "<script>alert('&')</script>"
 
 
 def per_case(cases, dice, reference_ml, **columns):
@@ -21,110 +27,204 @@ def per_case(cases, dice, reference_ml, **columns):
     return pd.DataFrame({"case": cases} | default | {"dice": dice} | volumes | columns)
 
 
-def tables():
-    cases, volumes = ["good", EVIL, "free"], [3.0, 2.0, 0.0]
-    return {
-        "network": per_case(cases, [0.80, 0.30, 0.0], volumes, hd95_mm=[1.0, 9.0, NAN]),
-        "crf": per_case(cases, [0.90, 0.41, 0.0], volumes, hd95_mm=[1.0, 9.0, NAN]),
-    }
-
-
-@pytest.fixture
-def folder(tmp_path):
-    variants = tables()
-    picture = tmp_path / "loss.png"
-    picture.write_bytes(b"from a file")
-    page = write_report(
-        tmp_path / "new" / "report",
-        variants,
-        summarise_groups(variants),
-        {"crf against network": paired_difference(variants["network"]["dice"], variants["crf"]["dice"])},
-        {"Loss <curves>": picture, f"Worst: {EVIL}": b"from memory"},
-        [f"a note about {EVIL}"],
-        f"Title {EVIL}",
-        {"data set": EVIL},
-        chosen="crf",
+def write(folder, gathered, chosen="crf", **texts):
+    tables = gathered.tables
+    differences = {"crf against network": paired_difference(tables["network"]["dice"], tables["crf"]["dice"])}
+    return write_report(
+        folder,
+        gathered,
+        summarise_groups(tables),
+        differences,
+        thresholds={"network": 0.5, "crf": 0.5},
+        notes=texts.get("notes", []),
+        title=texts.get("title", "title"),
+        facts=texts.get("facts", {}),
+        chosen=chosen,
     )
-    assert page == tmp_path / "new" / "report" / "report.html"
-    return page.parent
 
 
-def test_page_needs_no_network_and_holds_its_pictures(folder):
-    page = (folder / "report.html").read_text(encoding="utf-8")
-    assert not re.search(r"https?://|//cdn|<link|@import|url\(", page)
-    sources = re.findall(r'src="([^"]*)"', page)
-    assert [base64.b64decode(source.removeprefix("data:image/png;base64,")) for source in sources] == [
-        b"from a file",
-        b"from memory",
-    ]
+@pytest.fixture(scope="module")
+def gathered():
+    return gather(("network", "crf"), shown=("crf",))
+
+
+@pytest.fixture(scope="module")
+def folder(gathered, tmp_path_factory):
+    to = tmp_path_factory.mktemp("reports") / "new" / "report"
+    page = write(to, gathered, notes=[f"a note about {EVIL}"], title=f"Title {EVIL}", facts={"data set": EVIL})
+    assert page == to / "report.html"
+    return to
+
+
+@pytest.fixture(scope="module")
+def page(folder):
+    return (folder / "report.html").read_text(encoding="utf-8")
+
+
+class Page(HTMLParser):
+    """The scripts of a page by id (their type and text), and everything else that people read."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.scripts, self.script, self.text, self.rows = {}, None, "", []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        if tag == "script":
+            attributes = dict(attrs)
+            self.script = (attributes.get("id"), attributes.get("type"))
+        if tag == "tr":
+            self.rows.append([])
+        if tag == "td":
+            self.rows[-1].append(dict(attrs))
+
+    def handle_endtag(self, tag):
+        if tag == "script":
+            self.script = None
+
+    def handle_data(self, data):
+        if self.script is None:
+            self.text += data
+        else:
+            self.scripts[self.script] = data
+
+
+def test_page_needs_no_network(page):
+    ours = page
+    for script in re.findall(r"<script.*?</script>", page, re.DOTALL):
+        ours = ours.replace(script, "")
+    assert not re.search(r"https?://|//cdn|<link|@import|url\(|<iframe|<object", ours)
+    assert all(source.startswith("data:image/") for source in re.findall(r'<img[^>]* src="([^"]*)"', ours))
+    policy = re.search(r'Content-Security-Policy"\s+content="([^"]*)"', page).group(1)
+    assert "default-src 'none'" in policy and "unsafe-eval" not in policy
+    assert not re.search(r"connect-src|script-src[^;]*unsafe", policy)
     assert NOT_A_DEVICE in page
 
 
-def test_page_escapes_every_text(folder):
-    page = (folder / "report.html").read_text(encoding="utf-8")
-    assert "<script" not in page
-    assert "<curves>" not in page
-    # The title twice, a note, a fact, the case, and the picture's two titles.
-    assert page.count("&lt;script&gt;") == 7
+def test_the_policy_allows_the_pages_own_scripts_and_no_other(page):
+    scripts = Page(page).scripts
+    packed = scripts[("niivue", "application/gzip")]
+    allowed = re.findall(r"'sha256-([^']*)'", page.split("</head>")[0])
+    for script in (scripts[(None, None)], gzip.decompress(base64.b64decode(packed)).decode()):
+        assert base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() in allowed
+    assert len(allowed) == 2
+    assert [kind for _, kind in scripts].count(None) == 1  # nothing else would run
 
 
-def test_page_lists_the_worst_case_of_the_chosen_variant_first(folder):
-    page = (folder / "report.html").read_text(encoding="utf-8")
-    cases = page[page.index("Cases, worst first") :]
-    assert cases.index(">free<") < cases.index("&lt;script") < cases.index(">good<")
-    row = next(row for row in cases.split("<tr>") if ">good<" in row)
-    assert re.findall("<td>([^<]*)</td>", row)[:4] == ["good", "3.00", "0.800", "0.900"]
-    assert "–" in next(row for row in cases.split("<tr>") if ">free<" in row)
+def test_page_escapes_every_text(page):
+    text = Page(page).text
+    assert EVIL in text and f"Title {EVIL}" in text and f"a note about {EVIL}" in text
+    assert page.count("<script>alert") == 0
 
 
-def test_page_says_intervals_undefined_cases_and_what_metrics_mean(folder):
-    page = (folder / "report.html").read_text(encoding="utf-8").replace("\u00a0", " ")
-    assert "All cases (3)" in page
-    assert "Cases with a lesion (2)" in page
-    assert "crf (chosen)" in page
-    assert "0.437<small>(0.000 to 0.900), median 0.410</small>" in page
-    assert "undefined in 1" in page
-    assert "False alarms in the 1 case(s) without a lesion: network 1 (up to 1.50 ml), crf 1" in page
+def test_rows_are_worst_first_and_sort_by_exact_values(gathered, page):
+    table = gathered.tables["crf"].set_index("case")
+    order = worst_first(gathered.tables["crf"])
+    assert order[0] == "free" and set(order) == set(NAMES)
+    rows = [row for row in Page(page).rows if row and "data-value" in row[0]]
+    assert [row[0]["data-value"] for row in rows] == order
+    assert [float(row[1]["data-value"]) for row in rows] == [table.at[case, "reference_ml"] for case in order]
+    assert [float(row[4]["data-value"]) for row in rows] == [table.at[case, "dice"] for case in order]
+    assert rows[0][6]["data-value"] == ""  # sensitivity of a case without a lesion: undefined, so sorted last
+
+
+def test_each_case_opens_its_own_volumes(gathered, page):
+    scripts = Page(page).scripts
+    settings = json.loads(scripts[("viewer-settings", "application/json")])
+    order = worst_first(gathered.tables["crf"])
+    assert [case["name"] for case in settings["cases"]] == order
+    assert settings["masks"] == ["reference", "crf"]
+    assert page.count('data-case="2"') >= 2  # a card, and a row of the table
+    for number, name in enumerate(order):
+        data = json.loads(scripts[(f"case-{number}", "application/json")])
+        bits = np.asarray(Nifti1Image.from_bytes(gzip.decompress(base64.b64decode(data["masks"]))).dataobj)
+        row = gathered.tables["crf"].set_index("case").loc[name]
+        assert np.count_nonzero(bits & 1) * 0.008 == pytest.approx(row["reference_ml"])
+        assert np.count_nonzero(bits & 2) * 0.008 == pytest.approx(row["prediction_ml"])
+        assert base64.b64decode(data["planes"])[8:12] == b"WEBP"
+
+
+def test_page_says_intervals_undefined_cases_and_what_metrics_mean(page):
+    text = Page(page).text.replace("\u00a0", " ")
+    assert "All cases (3)" in text and "Cases with a lesion (2)" in text
+    assert "crf (chosen)" in text
+    assert "undefined in 1" in text
+    assert "False alarms in the 1 case(s) without a lesion: network 1 (up to 0.02 ml), crf 1" in text
+    assert "Expected calibration error" in text
     for metric in METRICS:
-        assert metric.description in page
+        assert metric.description in text
 
 
-def test_tables_hold_every_case_and_every_summary(folder):
+def test_tables_hold_every_case_and_every_summary(folder, gathered):
     per_case_csv = pd.read_csv(folder / "per_case.csv")
     assert list(per_case_csv.columns[:3]) == ["variant", "case", "dice"]
     pd.testing.assert_frame_equal(
         per_case_csv[per_case_csv["variant"] == "crf"].drop(columns="variant").reset_index(drop=True),
-        tables()["crf"],
+        gathered.tables["crf"],
     )
+    assert "missing" not in per_case_csv  # no case lacks a channel
     summary = pd.read_csv(folder / "summary.csv").set_index(["group", "variant", "metric"])
     assert len(summary) == 2 * 2 * len(METRICS)
-    assert summary.loc[("cases with a lesion", "network", "dice"), "mean"] == pytest.approx(0.55)
-    assert summary.loc[("all cases", "crf", "hd95_mm"), "undefined"] == 1
+    assert summary.loc[("all cases", "crf", "sensitivity"), "undefined"] == 1
+    lesions = pd.read_csv(folder / "lesions.csv")
+    assert len(lesions[(lesions["variant"] == "crf") & (lesions["side"] == "reference")]) == 2
+    for name in ("per_case", "lesions"):
+        assert len(strict_json(folder / f"{name}.json")) == len(pd.read_csv(folder / f"{name}.csv"))
 
 
-def test_json_is_strict_and_says_null_where_undefined(tmp_path):
-    variants = {"network": per_case(["only"], [0.5], [1.0], hd95_mm=[NAN])}
-    summaries, difference = summarise_groups(variants), paired_difference([0.5], [0.6])
-    write_report(tmp_path, variants, summaries, {"a": difference}, {}, [], "title", {}, chosen="network")
-
+def strict_json(path):
     def refuse(constant):
         raise AssertionError(f"{constant} is no JSON")
 
-    numbers = json.loads((tmp_path / "summary.json").read_text(), parse_constant=refuse)
-    network = numbers["summaries"]["all cases"]["network"]
-    assert network["dice"]["mean"] == 0.5
-    assert network["dice"]["low"] is None  # one case has no interval
-    assert network["hd95_mm"] == {
-        "mean": None, "median": None, "low": None, "high": None, "cases": 0, "undefined": 1,
-    }  # fmt: skip
-    assert numbers["differences"]["a"]["low"] is None
-    assert numbers["differences"]["a"]["significant"] is False
+    return json.loads(path.read_text(), parse_constant=refuse)
 
 
-def test_unknown_chosen_variant_is_refused(tmp_path):
-    variants = tables()
+def test_json_is_strict_and_says_null_where_undefined(folder):
+    numbers = strict_json(folder / "summary.json")
+    assert numbers["summaries"]["all cases"]["crf"]["sensitivity"]["undefined"] == 1
+    assert numbers["differences"]["crf against network"]["significant"] is False
+    rows = {row["case"]: row for row in strict_json(folder / "per_case.json") if row["variant"] == "crf"}
+    assert rows["free"]["sensitivity"] is None
+    curves = strict_json(folder / "curves.json")
+    assert curves["calibration"]["network"]["reliability"][3]["lesion_share"] is None  # an empty bin
+    assert set(curves["calibration"]) == {"network", "crf"}
+    assert len(curves["dice_over_threshold"]["all cases"]["dice"]) == 99
+
+
+def test_curves_agree_with_the_tables(folder, gathered):
+    curve = strict_json(folder / "curves.json")["dice_over_threshold"]
+    assert curve["variant"] == "crf"
+    assert curve["all cases"]["threshold"][49] == 0.5
+    assert curve["all cases"]["dice"][49] == pytest.approx(gathered.tables["crf"]["dice"].mean())
+    with_lesion = gathered.tables["network"].query("reference_ml > 0")["dice"].mean()
+    assert curve["cases with a lesion, network"]["dice"][49] == pytest.approx(with_lesion)
+
+
+def test_every_figure_is_a_file(folder):
+    names = {path.stem for path in folder.glob("*.png")}
+    assert {"worst", "best", "Calibration", "Agreement_of_the_volumes", "Lesions_found_by_size"} <= names
+    assert {"Dice_of_each_case", "Dice_against_lesion_volume", "Dice_over_the_threshold"} <= names
+
+
+def test_one_variant_and_one_case_alone(tmp_path):
+    alone = gather(("network",), shown=("network",))
+    alone.tables["network"] = alone.tables["network"].iloc[:1]
+    alone.counts["network"] = alone.counts["network"][:1]
+    page = write_report(
+        tmp_path, alone, summarise_groups(alone.tables), {}, {"network": 0.5}, [], "title", {}, chosen="network"
+    )
+    assert "All cases (1)" in page.read_text()
+
+
+def test_unknown_chosen_variant_is_refused(tmp_path, gathered):
     with pytest.raises(ValueError, match="'other' is not one of the variants: network, crf"):
-        write_report(tmp_path, variants, summarise_groups(variants), {}, {}, [], "title", {}, chosen="other")
+        write(tmp_path, gathered, chosen="other")
+
+
+def test_the_bundled_viewer_is_the_one_described():
+    described = (viewer_html.FOLDER / "README.md").read_text()
+    assert hashlib.sha256((viewer_html.FOLDER / "niivue.min.js").read_bytes()).hexdigest() in described
+    assert "</script" not in (viewer_html.FOLDER / "page.js").read_text().lower()
 
 
 @pytest.mark.parametrize(
@@ -157,7 +257,11 @@ def test_false_alarms():
 
 def test_terminal_table_has_a_row_a_variant():
     console = Console(width=120, record=True, file=None, quiet=False)
-    variants = tables() | {"[red]odd[/red]": tables()["crf"]}
+    cases, volumes = ["good", "bad", "free"], [3.0, 2.0, 0.0]
+    variants = {
+        "network": per_case(cases, [0.80, 0.30, 0.0], volumes),
+        "[red]odd[/red]": per_case(cases, [0.90, 0.41, 0.0], volumes),
+    }
     with console.capture() as capture:
         console.print(summary_table(summarise_groups(variants)["all cases"], "all cases (3)"))
     printed = capture.get()

@@ -1,29 +1,19 @@
-"""The pictures of a run: loss curves, overlays of single cases, Dice per case.
+"""The pictures of a run: loss curves, Dice per case.
 
 Every function returns a matplotlib Figure of its own, made without pyplot: no display, no global state.
-Colours are those of Okabe and Ito, which colour-blind people tell apart.
 """
 
 from collections.abc import Mapping
 from io import BytesIO
-from typing import Any
 
-import nibabel as nib
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from scipy import ndimage
+from matplotlib.ticker import NullFormatter
 
 from mlproject.evaluation.metrics import METRICS
-
-BLACK, ORANGE, SKY_BLUE, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
-BLUE, VERMILLION, GREY = "#0072B2", "#D55E00", "#8A8A8A"
-
-Array = npt.NDArray[Any]
-orientations: Any = nib.orientations  # has no types
+from mlproject.evaluation.palette import BLACK, BLUE, GREEN, GREY, VERMILLION
 
 
 def to_png(figure: Figure, dpi: int = 120) -> bytes:
@@ -69,91 +59,6 @@ def loss_curves(history: pd.DataFrame) -> Figure:
     for axes in (losses, dice):
         axes.grid(alpha=0.3)
     return figure
-
-
-def overlay(
-    image: Array,
-    reference: Array | None,
-    prediction: Array,
-    affine: Array,
-    title: str,
-    dice: float | None = None,
-) -> Figure:
-    """One axial slice of a case: the image alone, and beside it with the outlines of both masks.
-
-    The slice is the one with most lesion: of the reference; where that is missing or empty, of the
-    prediction; where that is empty too, of the brain. It is shown in the radiological convention (the
-    patient's right on the left) whatever the order of the voxels, and in true proportions.
-
-    Args:
-        image: (I, J, K) one channel in z-scores, 0 outside the brain.
-        reference: (I, J, K) expert mask {0, 1}, or None where there is none.
-        prediction: (I, J, K) predicted mask {0, 1}.
-        affine: (4, 4) voxel → RAS mm.
-        title: shown as it is, the case's name for instance.
-        dice: of the whole case, shown after the title.
-    """
-    volume, width_mm, height_mm = _to_las(image, affine)
-    outlines = [("prediction", _to_las(prediction, affine)[0], ORANGE, 1.2)]
-    if reference is not None:
-        # Drawn first and wider, so that both show where they coincide.
-        outlines.insert(0, ("reference", _to_las(reference, affine)[0], SKY_BLUE, 2.6))
-    k = _slice_with_most([mask for _, mask, _, _ in outlines] + [volume != 0])
-    shown = np.any([volume != 0, *(mask != 0 for _, mask, _, _ in outlines)], axis=0)
-
-    figure = Figure(figsize=(9, 6), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    for axes in (left, right):
-        _draw_slice(axes, volume, k, shown)
-        axes.set_aspect(height_mm / width_mm)
-    lines = []
-    for name, mask, colour, width in outlines:
-        if mask[:, :, k].any():
-            right.contour(mask[:, :, k].T, levels=[0.5], colors=[colour], linewidths=width)
-            label = name
-        else:
-            label = f"{name}: not in this slice" if mask.any() else f"{name}: empty"
-        lines.append(Line2D([], [], color=colour, linewidth=width, label=label))
-    right.legend(handles=lines, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)
-    left.set_title(f"axial slice {k + 1} of {volume.shape[2]}, radiological convention", fontsize="medium")
-    figure.suptitle(title if dice is None else f"{title}: Dice {dice:.3f}", parse_math=False, fontsize="x-large")
-    return figure
-
-
-def _to_las(volume: Array, affine: Array) -> tuple[Array, float, float]:
-    """The volume with its first axis towards the patient's left, its second towards the front, its third up.
-
-    With it, the voxel size in mm along the first and the second axis. Drawn with the origin below, its
-    slices are in the radiological convention.
-    """
-    las = orientations.axcodes2ornt(("L", "A", "S"))
-    transform = orientations.ornt_transform(orientations.io_orientation(affine), las)
-    las_affine = affine @ orientations.inv_ornt_aff(transform, volume.shape)
-    width_mm, height_mm, _ = np.linalg.norm(las_affine[:3, :3], axis=0)
-    return orientations.apply_orientation(volume, transform), float(width_mm), float(height_mm)
-
-
-def _slice_with_most(masks: list[Array]) -> int:
-    """The slice along the last axis with most voxels of the first mask that has any; else the middle."""
-    for mask in masks:
-        areas = np.count_nonzero(mask, axis=(0, 1))
-        if areas.any():
-            return int(areas.argmax())
-    return int(masks[0].shape[2] // 2)
-
-
-def _draw_slice(axes: Axes, volume: Array, k: int, shown: Array) -> None:
-    """Draw slice k of an LAS volume in grey, as far as `shown` (I, J, K) reaches in any slice."""
-    brain = volume[volume != 0]
-    low, high = np.percentile(brain, (0.5, 99.7)) if brain.size else (0.0, 1.0)
-    black_outside = np.where(volume[:, :, k] == 0, low, volume[:, :, k])
-    axes.imshow(black_outside.T, cmap="gray", vmin=low, vmax=high, origin="lower", interpolation="nearest")
-    axes.set_axis_off()
-    if shown.any():
-        i, j, _ = ndimage.find_objects(shown.astype(np.uint8))[0]
-        axes.set(xlim=(i.start - 3, i.stop + 2), ylim=(j.start - 3, j.stop + 2))
-    for x, side in ((0.03, "R"), (0.97, "L")):
-        axes.text(x, 0.5, side, color="white", fontsize=12, ha="center", transform=axes.transAxes)
 
 
 def worst_middle_best(table: pd.DataFrame, metric: str = "dice") -> list[tuple[str, str]]:
@@ -231,6 +136,7 @@ def dice_against_volume(table: pd.DataFrame) -> Figure:
     right.plot(with_lesion["reference_ml"], with_lesion["dice"], "o", color=BLUE, alpha=0.7)
     right.set_xlabel("lesion volume of the reference in ml (log scale)")
     right.xaxis.set_major_formatter("{x:g}")
+    right.xaxis.set_minor_formatter(NullFormatter())
     for axes in (left, right):
         axes.grid(alpha=0.3)
     return figure

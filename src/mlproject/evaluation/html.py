@@ -42,6 +42,7 @@ _PAGE = Template("""<!DOCTYPE html>
 <title>$title</title>
 <style>
 body { font: 16px/1.5 system-ui, sans-serif; color: #1b1b1b; max-width: 68rem; margin: auto; padding: 1rem; }
+html { scroll-padding-top: 1rem; }
 h1 { line-height: 1.2; overflow-wrap: anywhere; }
 h2 { margin-top: 2.5rem; border-bottom: 2px solid #0072b2; }
 .warning { background: #fff3d6; border-left: 4px solid #e69f00; padding: .5rem 1rem; }

@@ -196,14 +196,19 @@ def summarise_by_size(table: pd.DataFrame, seed: int = 0) -> dict[str, pd.DataFr
         Name of the group, smallest load first ("no lesion", "below 1 ml", "1 to 10 ml" ...) → what `summarise`
         returns; groups without a case are left out.
     """
+    groups = load_groups(table["reference_ml"].to_numpy(dtype=np.float64))
+    return {name: summarise(table[inside], seed) for name, inside in groups.items() if inside.any()}
+
+
+def load_groups(load_ml: npt.NDArray[np.float64]) -> dict[str, Mask]:
+    """Which cases have a lesion load in each group, smallest first; groups may be empty."""
     edges = [0.0, *SIZE_LIMITS_ML, math.inf]
     names = [
         f"below {edges[1]:g} ml",
         *(f"{a:g} to {b:g} ml" for a, b in pairwise(edges[1:-1])),
         f"{edges[-2]:g} ml or more",
     ]
-    load = table["reference_ml"]
-    groups = {"no lesion": load == 0}
+    groups = {"no lesion": load_ml == 0}
     for name, (low, high) in zip(names, pairwise(edges), strict=True):
-        groups[name] = (load > 0) & (load >= low) & (load < high)
-    return {name: summarise(table[inside], seed) for name, inside in groups.items() if inside.any()}
+        groups[name] = (load_ml > 0) & (load_ml >= low) & (load_ml < high)
+    return groups

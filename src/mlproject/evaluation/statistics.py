@@ -96,3 +96,27 @@ def paired_difference(a: Values, b: Values, seed: int = 0) -> PairedDifference:
         # scipy divides by zero where nothing differs.
         wilcoxon_p=float(stats.wilcoxon(differences).pvalue) if differences.any() else 1.0,
     )
+
+
+def holm(p_values: Values) -> npt.NDArray[np.float64]:
+    """P values adjusted for being several tests at once (Holm 1979): compare them with the level of one test.
+
+    The smallest of m is multiplied by m, the next by m - 1 and so on; none becomes smaller than the one before
+    it, or larger than 1. The chance of any false alarm among the tests is then at most the level.
+
+    Args:
+        p_values: one p a test, in [0, 1].
+
+    Returns:
+        The adjusted p values in the same order.
+
+    Raises:
+        ValueError: a value is not a number in [0, 1].
+    """
+    p = np.asarray(p_values, dtype=np.float64)
+    if not ((p >= 0) & (p <= 1)).all():
+        raise ValueError(f"holm got {p.tolist()}: p values lie between 0 and 1")
+    order = np.argsort(p, kind="stable")
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1)
+    return adjusted

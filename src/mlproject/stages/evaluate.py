@@ -4,24 +4,28 @@ import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from mlproject.data.cache import PreparedCache
 from mlproject.data.cases import find_cases
 from mlproject.data.dataset import load_all
-from mlproject.data.preprocessing import PreparedCase, to_native
+from mlproject.data.preprocessing import PreparedCase
 from mlproject.errors import DataError
-from mlproject.evaluation import figures
-from mlproject.evaluation.metrics import ALL_CASES, LESION_CASES, case_metrics, summarise_groups
+from mlproject.evaluation.gathering import Answer, Gathered, Gatherer
+from mlproject.evaluation.metrics import ALL_CASES, LESION_CASES, summarise_groups
 from mlproject.evaluation.report import false_alarms, summary_table, verdict, write_report
 from mlproject.evaluation.statistics import PairedDifference, paired_difference
 from mlproject.prediction.postprocessing import Postprocessing, apply
 from mlproject.prediction.segmenter import Segmenter, digests_of
+from mlproject.stages import compare
 from mlproject.stages.console import console
+from mlproject.stages.plan import show_evaluation, show_run
+from mlproject.stages.progress import track
 from mlproject.stages.settings import EvaluateSettings, Experiment
 from mlproject.tracking import registry, runs
 from mlproject.tracking.runs import Run
@@ -51,16 +55,22 @@ class Results:
         """Print the table, its paired differences and the false alarms."""
         for group, summary in self.summaries.items():
             cases = int(next(iter(summary.values()))["cases"]["dice"])
+            console.print()
             console.print(summary_table(summary, f"Test, {group} ({cases}), mean and 95 % interval"))
+        console.print()
         for name, difference in self.differences.items():
             console.print(verdict(name, difference))
         console.print(false_alarms(self.tables))
 
 
-def run(settings: EvaluateSettings) -> None:
-    """The entry point `evaluate`."""
+def run(settings: EvaluateSettings) -> dict[str, Any]:
+    """The entry point `evaluate`; its result is the run's id, the metrics and the report's file."""
     settings = settings.resolved()
     connect()
+    if settings.compare:
+        return compare.run(settings)
+    settings = replace(settings, model=compare.model_uri_of(settings.model))
+    show_evaluation(settings)
     with tempfile.TemporaryDirectory() as folder:
         model = registry.fetch(settings.model, Path(folder))
         segmenter = Segmenter.load(model / "artifacts" / BUNDLE, settings.prediction.device)
@@ -69,12 +79,15 @@ def run(settings: EvaluateSettings) -> None:
             notes.append("Measured with the present code, not with that logged with the model, which the server runs.")
         run_id = runs.given_run_id("")
         with runs.open_run(settings.tracking, "evaluate", "evaluate", run_id=run_id) as mlflow_run:
+            show_run(mlflow_run)
+            for note in notes:
+                console.print(f"note:     {note}")
             mlflow_run.tag(model=settings.model)
             described = segmenter.description  # what it does not say has no part in an evaluation
             mlflow_run.log_settings(
                 replace(
                     settings,
-                    data=replace(settings.data, channels=described.channels),
+                    data=replace(settings.data, channels=described.channels, missing=described.missing),
                     preprocessing=described.preprocessing,
                     network=described.network,
                     prediction=replace(described.prediction, device=settings.prediction.device),
@@ -83,13 +96,16 @@ def run(settings: EvaluateSettings) -> None:
             facts = {"model": settings.model, "data": settings.data.root_path.name}
             results = evaluate(segmenter, cases, mlflow_run, settings, facts, notes)
             results.show()
-            console.print(f"report: {results.report}")
+            console.print(f"\nreport:   {results.report}")
+            metrics = headline(results.summaries, results.differences, results.chosen)
+            return {"run_id": mlflow_run.id, "metrics": metrics, "report": str(results.report)}
 
 
 def _cases_to_measure(settings: EvaluateSettings, segmenter: Segmenter) -> tuple[list[PreparedCase], list[str]]:
-    data = replace(settings.data, channels=segmenter.description.channels)
+    described = segmenter.description
+    data = replace(settings.data, channels=described.channels, missing=described.missing)
     cache = PreparedCache(settings.cache_path, segmenter.description.preprocessing)
-    cases = load_all(cache, find_cases(data))
+    cases = load_all(cache, find_cases(data), watch=partial(track, "reading and preparing cases"))
     if settings.cases == "all":
         return cases, []
     seen = set(segmenter.description.seen)
@@ -116,18 +132,12 @@ def evaluate(
     variants = segmenter.description.candidates
     chosen = next(n for n, candidate in variants.items() if candidate == segmenter.description.postprocessing)
     folder = settings.run_path(mlflow_run.id) / "report"
-    tables = _measure(segmenter, cases, variants)
-    shown = _overlays(segmenter, cases, tables[chosen])
+    gathered = _measure(segmenter, cases, variants, chosen)
+    tables = gathered.tables
     summaries = summarise_groups(tables)
-    names = list(tables)
     differences = {
         f"{b} against {a}": paired_difference(tables[a]["dice"].to_numpy(), tables[b]["dice"].to_numpy())
-        for a, b in combinations(names, 2)
-    }
-    pictures = {
-        **shown,
-        "Dice of each case": figures.to_png(figures.paired_dots(tables)),
-        "Dice against lesion volume": figures.to_png(figures.dice_against_volume(tables[chosen])),
+        for a, b in combinations(tables, 2)
     }
     facts = {
         **facts,
@@ -135,10 +145,9 @@ def evaluate(
         "cases": str(len(cases)),
         **{f"variant {name}": json.dumps(candidate.to_dict()) for name, candidate in variants.items()},
     }
+    thresholds = {name: candidate.threshold for name, candidate in variants.items()}
     title = "Stroke lesion segmentation: test report"
-    report = write_report(folder, tables, summaries, differences, pictures, notes, title, facts, chosen)
-    for name, picture in pictures.items():
-        (folder / f"{name.split(':')[0].replace(' ', '_')}.png").write_bytes(picture)
+    report = write_report(folder, gathered, summaries, differences, thresholds, notes, title, facts, chosen)
     mlflow_run.log_folder(folder, "report")
     mlflow_run.log_metrics(headline(summaries, differences, chosen))
     return Results(tables, summaries, differences, chosen, report)
@@ -164,32 +173,12 @@ def headline(
 
 
 def _measure(
-    segmenter: Segmenter, cases: Sequence[PreparedCase], variants: dict[str, Postprocessing]
-) -> dict[str, pd.DataFrame]:
-    """Metrics on the native grid, a row a case, for each variant; one network pass and one case in memory at a time."""
-    rows: dict[str, list[dict[str, object]]] = {name: [] for name in variants}
-    for number, case in enumerate(cases, start=1):
-        assert case.native_label is not None
+    segmenter: Segmenter, cases: Sequence[PreparedCase], variants: dict[str, Postprocessing], chosen: str
+) -> Gathered:
+    """What to keep of each case, under each variant; one network pass a case, and one case in memory at a time."""
+    gatherer = Gatherer(len(cases), shown=[chosen])
+    for case in track("measuring", cases, len(cases)):
         probability = segmenter.probability(case)
-        for name, postprocessing in variants.items():
-            mask, _ = apply(probability, case, postprocessing)
-            metrics = case_metrics(case.native_label, mask, case.geometry.native_spacing_mm)
-            rows[name].append({"case": case.name, **metrics})
-        console.print(f"measured {number} of {len(cases)}: {case.name}")
-    return {name: pd.DataFrame(table) for name, table in rows.items()}
-
-
-def _overlays(segmenter: Segmenter, cases: Sequence[PreparedCase], table: pd.DataFrame) -> dict[str, bytes]:
-    """Pictures of the worst, the middle and the best case, among those with a lesion where there are any."""
-    with_lesion = table[table["reference_ml"] > 0]
-    by_name = {case.name: case for case in cases}
-    dice = table.set_index("case")["dice"]
-    pictures = {}
-    for label, name in figures.worst_middle_best(with_lesion if len(with_lesion) else table):
-        case = by_name[name]
-        mask, _ = apply(segmenter.probability(case), case, segmenter.description.postprocessing)
-        image = to_native(case.image[0], case.geometry)
-        affine = np.array(case.geometry.native_affine)
-        drawn = figures.overlay(image, case.native_label, mask, affine, name, float(dice[name]))
-        pictures[f"{label}: {name}"] = figures.to_png(drawn)
-    return pictures
+        answers = (Answer(name, *apply(probability, case, variant)) for name, variant in variants.items())
+        gatherer.add(case, answers)
+    return gatherer.result()

@@ -16,7 +16,8 @@ from optuna import visualization
 from optuna.exceptions import ExperimentalWarning
 
 from mlproject.errors import Interrupted
-from mlproject.evaluation.figures import BLUE, GREY, ORANGE, VERMILLION, to_png
+from mlproject.evaluation.figures import to_png
+from mlproject.evaluation.palette import BLUE, GREY, ORANGE, VERMILLION
 from mlproject.tuning.study_view import finished_trials, name_of_value, parameters, readable_copy, reporting_trials
 
 logger = logging.getLogger(__name__)

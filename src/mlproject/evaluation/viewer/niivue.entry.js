@@ -1,0 +1,3 @@
+import { Niivue, NVImage } from "@niivue/niivue";
+
+window.niivue = { Niivue, NVImage };

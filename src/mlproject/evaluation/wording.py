@@ -1,0 +1,76 @@
+"""How results are put into words and numbers, for the page and the terminal alike."""
+
+import math
+from collections.abc import Mapping
+
+import pandas as pd
+from rich.table import Table
+from rich.text import Text
+
+from mlproject.evaluation.metrics import METRICS, Metric
+from mlproject.evaluation.statistics import PairedDifference
+
+
+def verdict(name: str, difference: PairedDifference) -> str:
+    """The paired difference in one sentence: how much, how sure, and whether it is significant."""
+    if difference.cases < 2:
+        return f"{name}: {difference.mean:+.3f} Dice on {difference.cases} case(s), too few to judge."
+    judgement = "not statistically significant"
+    if difference.significant:
+        judgement = "significantly " + ("better" if difference.mean > 0 else "worse")
+    return (
+        f"{name}: {difference.mean:+.3f} Dice "
+        f"(95 % interval {difference.low:+.3f} to {difference.high:+.3f}; "
+        f"Wilcoxon p = {difference.wilcoxon_p:.2g}; {difference.cases} cases), {judgement}."
+    )
+
+
+def false_alarms(tables: Mapping[str, pd.DataFrame]) -> str:
+    """How often, and how much, each variant predicts in the cases without a lesion, in one sentence."""
+    parts = []
+    for variant, table in tables.items():
+        free = table[table["reference_ml"] == 0]
+        if free.empty:
+            return "Every case has a lesion."
+        alarms = free.loc[free["prediction_ml"] > 0, "prediction_ml"]
+        volume = f" (up to {alarms.max():.2f} ml)" if len(alarms) else ""
+        parts.append(f"{variant} {len(alarms)}{volume}")
+    return f"False alarms in the {len(free)} case(s) without a lesion: {', '.join(parts)}."
+
+
+def summary_table(summaries: Mapping[str, pd.DataFrame], title: str = "") -> Table:
+    """The table for the terminal: one row a variant, mean and 95 % interval of the three main metrics.
+
+    Args:
+        summaries: variant → what `summarise` returns; one group of what `summarise_groups` returns.
+        title: printed above, such as the group's name and the number of cases.
+    """
+    metrics = [m for m in METRICS if m.name in ("dice", "lesion_f1", "volume_difference_ml")]
+    table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("")
+    for metric in metrics:
+        table.add_column(Text(heading(metric)), justify="right")
+    for variant, summary in summaries.items():
+        cells = [f"{mean} {interval}" for mean, interval in (mean_and_interval(summary, m) for m in metrics)]
+        table.add_row(Text(variant), *cells)
+    return table
+
+
+def heading(metric: Metric) -> str:
+    """The metric's title with its unit."""
+    return f"{metric.title} ({metric.unit})" if metric.unit else metric.title
+
+
+def number(value: float, metric: Metric) -> str:
+    """A value with the digits that its unit deserves; a dash where it is undefined."""
+    if math.isnan(value):
+        return "–"
+    if metric.unit == "lesions":
+        return f"{round(value, 2):g}"
+    return f"{value:.2f}" if metric.unit else f"{value:.3f}"
+
+
+def mean_and_interval(summary: pd.DataFrame, metric: Metric) -> tuple[str, str]:
+    """The mean, and its interval in brackets, of one row of what `summarise` returns."""
+    row = summary.to_dict("index")[metric.name]
+    return number(row["mean"], metric), f"({number(row['low'], metric)} to {number(row['high'], metric)})"

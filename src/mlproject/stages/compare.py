@@ -1,0 +1,189 @@
+"""`evaluate --compare`: two models side by side on the labelled cases that neither has seen."""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlproject.data.cache import PreparedCache
+from mlproject.data.cases import find_cases
+from mlproject.data.dataset import load_all
+from mlproject.data.geometry import GRID_TOLERANCE_MM, largest_shift_mm
+from mlproject.data.preprocessing import PreparedCase
+from mlproject.errors import DataError, ModelError
+from mlproject.evaluation.comparison import A, B, MetricDifference, compare, in_words
+from mlproject.evaluation.comparison_report import write_comparison
+from mlproject.evaluation.gathering import Answer, Gathered, Gatherer
+from mlproject.evaluation.metrics import summarise_groups
+from mlproject.evaluation.wording import summary_table
+from mlproject.prediction.postprocessing import apply
+from mlproject.prediction.segmenter import Segmenter, digests_of
+from mlproject.stages.console import console
+from mlproject.stages.plan import show_evaluation, show_run
+from mlproject.stages.progress import track
+from mlproject.stages.settings import EvaluateSettings
+from mlproject.tracking import registry, runs
+from mlproject.tracking.served_model import BUNDLE
+
+OTHER_CODE = "{} is measured with the present code, not with that logged with the model, which the server runs."
+
+
+@dataclass(frozen=True, eq=False)
+class Contestant:
+    """One of the two models.
+
+    Attributes:
+        uri: where it is.
+        segmenter: the model, run by the present code.
+        cases: the labelled cases as it sees them.
+        notes: what a reader must know about it.
+    """
+
+    uri: str
+    segmenter: Segmenter
+    cases: dict[str, PreparedCase]
+    notes: tuple[str, ...]
+
+
+def run(settings: EvaluateSettings) -> dict[str, Any]:
+    """Compare `settings.model` (A) with `settings.compare` (B) in an MLflow run of its own."""
+    settings = replace(settings, model=model_uri_of(settings.model), compare=model_uri_of(settings.compare))
+    show_evaluation(settings)
+    a, b = _contestant(settings.model, settings, A), _contestant(settings.compare, settings, B)
+    names, notes = _names_to_measure(a, b, settings)
+    run_id = runs.given_run_id("")
+    with runs.open_run(settings.tracking, "evaluate", "evaluate", run_id=run_id) as mlflow_run:
+        show_run(mlflow_run)
+        for note in (notes := [*notes, *a.notes, *b.notes]):
+            console.print(f"note:     {note}")
+        mlflow_run.tag(model=a.uri, compare=b.uri)
+        mlflow_run.log_settings(settings)
+        gathered = _measure(a, b, names)
+        found = compare(gathered.tables)
+        summaries = summarise_groups(gathered.tables)
+        folder = settings.run_path(mlflow_run.id) / "report"
+        facts = {
+            "model A": _named(a),
+            "model B": _named(b),
+            "data": settings.data.root_path.name,
+            "MLflow run": mlflow_run.id,
+            "cases": str(len(names)),
+        }
+        title = "Stroke lesion segmentation: two models compared"
+        report = write_comparison(folder, gathered, summaries, found, notes, title, facts)
+        mlflow_run.log_folder(folder, "report")
+        metrics = headline(found)
+        mlflow_run.log_metrics(metrics)
+        for group, variants in summaries.items():
+            count = int(next(iter(variants.values()))["cases"]["dice"])
+            console.print()
+            console.print(summary_table(variants, f"{group.capitalize()} ({count}), mean and 95 % interval"))
+        console.print(f"\nA:        {a.uri}\nB:        {b.uri}\n")
+        for sentence in in_words(found):
+            console.print(sentence)
+        console.print(f"\nreport:   {report}")
+        return {"run_id": mlflow_run.id, "metrics": metrics, "report": str(report)}
+
+
+def headline(found: Sequence[MetricDifference]) -> dict[str, float]:
+    """The metrics to log: for each metric the means of A and B, A minus B with its interval, and the corrected p."""
+    metrics: dict[str, float] = {}
+    for one in found:
+        name = f"compare/{one.metric.name}"
+        metrics |= {f"{name}_a": one.mean_a, f"{name}_b": one.mean_b, f"{name}_difference": one.difference.mean}
+        metrics |= {f"{name}_difference_low": one.difference.low, f"{name}_difference_high": one.difference.high}
+        metrics[f"{name}_p_corrected"] = one.holm_p
+    return metrics
+
+
+def model_uri_of(given: str) -> str:
+    """The model that a setting names: a URI or a folder as it is; of a run's id, that run's model.
+
+    A `main` run stands for the model it tuned (else trained), a search for that of its best trial.
+
+    Raises:
+        ModelError: the run has no model.
+        TrackingError: there is no such run.
+    """
+    if len(given) != 32 or any(character not in "0123456789abcdef" for character in given):
+        return given
+    tags = runs.find(given).data.tags
+    stage = tags.get(runs.STAGE_TAG)
+    if stage in ("train", "postprocess", "trial"):
+        return f"runs:/{given}/model"
+    if "best_run" in tags:
+        return f"runs:/{tags['best_run']}/model"
+    for child_stage in ("postprocess", "train"):
+        child = runs.child(given, child_stage)
+        if child is not None and child.info.status == "FINISHED":
+            return f"runs:/{child.info.run_id}/model"
+    raise ModelError(
+        f"run {given} ({stage or 'of another software'}) has no model: give the id of a run of main, train, "
+        "postprocess or search that is finished, or a model's URI"
+    )
+
+
+def _contestant(uri: str, settings: EvaluateSettings, name: str) -> Contestant:
+    with tempfile.TemporaryDirectory() as folder:
+        model = registry.fetch(uri, Path(folder))
+        segmenter = Segmenter.load(model / "artifacts" / BUNDLE, settings.prediction.device)
+        notes = () if registry.has_present_code(model) else (OTHER_CODE.format(f"Model {name}"),)
+    described = segmenter.description
+    data = replace(settings.data, channels=described.channels, missing=described.missing)
+    cache = PreparedCache(settings.cache_path, described.preprocessing)
+    cases = load_all(cache, find_cases(data), watch=partial(track, f"reading and preparing cases for {name}"))
+    return Contestant(uri, segmenter, {case.name: case for case in cases}, notes)
+
+
+def _named(contestant: Contestant) -> str:
+    return f"{contestant.uri}, channels {', '.join(contestant.segmenter.description.channels)}"
+
+
+def _names_to_measure(a: Contestant, b: Contestant, settings: EvaluateSettings) -> tuple[list[str], list[str]]:
+    """The cases that neither model has seen, and what to say of the others."""
+    names = [name for name in a.cases if name in b.cases]
+    for name in names:
+        _refuse_other_grid(a.cases[name], b.cases[name])
+    if settings.cases == "all":
+        return names, []
+    seen = {*a.segmenter.description.seen, *b.segmenter.description.seen}
+    unseen = [name for name in names if not digests_of([a.cases[name], b.cases[name]]) & seen]
+    if not unseen:
+        raise DataError(
+            f"one of the two models was trained or tuned on each of the {len(names)} cases of {settings.data.root}: "
+            "give other data, or set cases=all for a result that says nothing about new patients"
+        )
+    left_out = len(names) - len(unseen)
+    notes = [f"{left_out} of {len(names)} cases left out: A or B was trained or tuned on them."] if left_out else []
+    return unseen, notes
+
+
+def _refuse_other_grid(a: PreparedCase, b: PreparedCase) -> None:
+    first, second = a.geometry, b.geometry
+    if first.native_shape == second.native_shape:
+        shift = largest_shift_mm(first.native_shape, np.array(first.native_affine), np.array(second.native_affine))
+        if shift < GRID_TOLERANCE_MM:
+            return
+    raise DataError(
+        f"{a.name}: the two models answer on different grids, because their first channels have different ones: only "
+        "models whose first channel has the same grid can be compared"
+    )
+
+
+def _measure(a: Contestant, b: Contestant, names: Sequence[str]) -> Gathered:
+    """What to keep of each case, under each model as it is meant to be used; one case in memory at a time."""
+    gatherer = Gatherer(len(names), shown=[A, B])
+    for name in track("measuring", names, len(names)):
+        answers = (Answer(letter, *_answer(model, name)) for letter, model in ((A, a), (B, b)))
+        gatherer.add(a.cases[name], answers)
+    return gatherer.result()
+
+
+def _answer(contestant: Contestant, name: str) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    case, segmenter = contestant.cases[name], contestant.segmenter
+    return apply(segmenter.probability(case), case, segmenter.description.postprocessing)

@@ -1,0 +1,57 @@
+"""`evaluate --compare`: two models of one run of `main`, the one by its URI, the other by that run's id."""
+
+import json
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+import pytest
+
+from end_to_end.conftest import Workplace
+from mlproject import cli
+from mlproject.errors import ModelError, TrackingError
+from mlproject.stages.compare import model_uri_of
+
+
+@pytest.fixture
+def client(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> mlflow.MlflowClient:
+    monkeypatch.chdir(workplace.folder)
+    mlflow.set_tracking_uri(f"sqlite:///{workplace.folder / 'mlflow.db'}")
+    return workplace.client()
+
+
+def test_two_models_are_compared_on_the_cases_that_neither_has_seen(
+    workplace: Workplace, client: mlflow.MlflowClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main, train, tuned = (workplace.runs(stage)[0].info.run_id for stage in ("main", "train", "postprocess"))
+    command = ["evaluate", "--model", f"runs:/{train}/model", "--compare", main, "--tracking.system_metrics", "false"]
+    command += ["--data.root", str(workplace.data), "--work_dir", str(workplace.folder / "work"), "--json"]
+    assert cli.main(command) == 0
+    answer = json.loads(capsys.readouterr().out)
+
+    run = client.get_run(answer["run_id"])
+    assert run.data.tags["compare"] == f"runs:/{tuned}/model"  # what the main run has come to
+    found = pd.read_csv(client.download_artifacts(run.info.run_id, "report/comparison.csv")).set_index("metric")
+    table = pd.read_csv(client.download_artifacts(run.info.run_id, "report/per_case.csv"))
+    split = pd.read_csv(client.download_artifacts(train, "split.csv"))
+    assert set(table["case"]) == set(split[split["split"] == "test"]["case"])
+    means = table.groupby("variant")["dice"].mean()
+    assert found.loc["dice", "difference"] == pytest.approx(means["A"] - means["B"])
+    assert run.data.metrics["compare/dice_difference"] == pytest.approx(found.loc["dice", "difference"])
+    assert run.data.metrics["compare/dice_a"] == pytest.approx(means["A"])
+    assert not any(name.startswith("test/") for name in run.data.metrics)
+    assert "two models compared" in Path(answer["report"]).read_text(encoding="utf-8")
+
+
+def test_a_run_stands_for_its_model(workplace: Workplace, client: mlflow.MlflowClient) -> None:
+    main, train, tuned, test = (
+        workplace.runs(stage)[0].info.run_id for stage in ("main", "train", "postprocess", "evaluate")
+    )
+    assert model_uri_of(main) == model_uri_of(tuned) == f"runs:/{tuned}/model"
+    assert model_uri_of(train) == f"runs:/{train}/model"
+    for uri in ("models:/stroke-lesion@champion", f"runs:/{train}/model", "/some/folder"):
+        assert model_uri_of(uri) == uri
+    with pytest.raises(ModelError, match=f"run {test} \\(evaluate\\) has no model: give the id of a run of main"):
+        model_uri_of(test)
+    with pytest.raises(TrackingError, match="no run"):
+        model_uri_of("0" * 32)

@@ -1,0 +1,47 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from mlproject.evaluation import curve_figures
+from mlproject.evaluation.figures import to_png
+
+
+def legend(figure):
+    return [text.get_text() for box in figure.legends for text in box.get_texts()]
+
+
+def volumes(reference, prediction):
+    return pd.DataFrame({"reference_ml": reference, "prediction_ml": prediction, "dice": 0.5})
+
+
+def test_bland_altman_by_hand():
+    # Differences +1, -1 and +3: their mean is 1, their standard deviation 2.
+    figure = curve_figures.bland_altman(volumes([1.0, 10.0, 0.0], [2.0, 9.0, 3.0]))
+    points = figure.axes[0].lines[0].get_xydata()
+    np.testing.assert_allclose(points, [[1.5, 1], [9.5, -1], [1.5, 3]])
+    assert legend(figure) == ["bias +1.00 ml", "limits of agreement -2.92 and +4.92 ml"]
+    assert to_png(figure)
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_bland_altman_of_too_few_cases_has_no_limits(count):
+    figure = curve_figures.bland_altman(volumes([1.0][:count], [2.0][:count]))
+    assert len(legend(figure)) == 1
+    assert to_png(figure)
+
+
+def test_the_chosen_threshold_is_marked_where_it_is():
+    curve = pd.DataFrame({"threshold": [0.2, 0.5, 0.8], "dice": [0.3, 0.6, 0.4], "low": 0.2, "high": 0.7})
+    figure = curve_figures.threshold_curves({"all cases": curve, "few": curve}, [("all cases", 0.5, 0.62)])
+    marks = [line.get_xydata().tolist() for line in figure.axes[0].lines if line.get_marker() == "D"]
+    assert marks == [[[0.5, 0.62]]]
+    assert legend(figure) == ["all cases", "few", "chosen, small lesions removed"]
+    assert to_png(figure)
+
+
+def test_above_the_diagonal_is_a():
+    a, b = volumes([1.0, 2.0], 1.0), volumes([2.0, 1.0], 1.0)
+    a["case"], b["case"] = ["x", "y"], ["y", "x"]
+    a["dice"], b["dice"] = [0.9, 0.4], [0.3, 0.8]
+    figure = curve_figures.one_against_other(b, a)
+    np.testing.assert_allclose(figure.axes[0].collections[0].get_offsets(), [[0.8, 0.9], [0.3, 0.4]])

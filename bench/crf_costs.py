@@ -18,6 +18,7 @@ from bench.row import Row, timed
 from mlproject.prediction.crf import CrfSettings, refine
 from mlproject.prediction.probability import CaseProbability
 from mlproject.tracking import runs
+from mlproject.tracking.settings import TrackingSettings
 from mlproject.tuning.case_workers import CaseWorkers
 from mlproject.tuning.crf_engine import CrfCase
 from mlproject.tuning.crf_search import CrfSearchSettings, crf_case_of
@@ -72,7 +73,7 @@ def bookkeeping_row(maps: list[CaseProbability]) -> Row:
     optuna_ms, mlflow_ms = [], []
     with tempfile.TemporaryDirectory() as folder, chdir(folder):
         mlflow.set_tracking_uri("sqlite:///mlflow.db")
-        with runs.open_run(runs.TrackingSettings(system_metrics=False), "bench", "postprocess") as run:
+        with runs.open_run(TrackingSettings(system_metrics=False), "bench", "postprocess") as run:
             for _ in range(REPEATS):
                 idle = cast(CaseWorkers[CrfCase], _NoWork(len(maps)))
                 seconds, tables = timed(partial(run_trials, idle, ranges, long_search, None))

@@ -131,7 +131,7 @@ def test_predict_refuses_before_any_work(root: Path, capsys: pytest.CaptureFixtu
     assert "exists" in refused(capsys, "predict", *given, str(root / "mask.nii.gz"))
     assert (root / "mask.nii.gz").read_text() == "mine"
     assert "must end in" in refused(capsys, "predict", *given, str(root / "mask.png"))
-    assert "not given: model, images, output" in refused(capsys, "predict")
+    assert "not given: model, images or data.root, output" in refused(capsys, "predict")
     assert "no file" in refused(capsys, "predict", *given[:3], "/no/dwi.nii.gz", "--output", "m.nii.gz")
 
 

@@ -52,6 +52,28 @@ def test_values(arguments: list[str], expected: Settings) -> None:
     assert load(*arguments) == expected
 
 
+@dataclass(frozen=True)
+class Switches:
+    force: bool = False
+    crf: bool | None = None
+    seed: int = 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--force"], Switches(force=True)),
+        (["--force", "--seed", "3"], Switches(force=True, seed=3)),
+        (["--seed", "3", "--force"], Switches(force=True, seed=3)),
+        (["--force", "--crf"], Switches(force=True, crf=True)),
+        (["--force", "false", "--crf=true"], Switches(crf=True)),
+        (["--crf", "null"], Switches()),
+    ],
+)
+def test_a_truth_value_without_a_value_is_true(arguments: list[str], expected: Switches) -> None:
+    assert config.load(Switches, arguments, [], "main") == expected
+
+
 def test_negative_value_is_not_taken_for_an_option() -> None:
     with pytest.raises(SettingsError, match=r"loss\.dice must be at least 0, got -0\.001"):
         load("--loss.dice", "-1e-3")

@@ -1,84 +1,154 @@
-"""The command line: which stage, with which settings; our errors become one line and an exit code."""
+"""The command line: which stage, with which settings; errors become one line and an exit code."""
 
-import logging
+import difflib
+import json
+import math
 import os
 import sys
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from rich.logging import RichHandler
-
-from mlproject import config, interrupts
-from mlproject.errors import UserError
+from mlproject import config, interrupts, usage
+from mlproject.errors import CasesFailedError, SettingsError, UserError
+from mlproject.stages.console import complain, configure_logging, console, nothing_printed
 
 PROJECT = Path(__file__).parents[2]
 # stage: its module, the name of its settings, what it does
 STAGES = {
+    "describe": ("describe", "DescribeSettings", "show what a data set holds, and propose a configuration for it"),
     "main": ("pipeline", "Experiment", "train, tune the CRF, evaluate, register"),
     "train": ("train", "Experiment", "fit a network"),
     "search": ("search", "SearchSettings", "search loss weights and other settings, with Optuna"),
     "postprocess": ("postprocess", "PostprocessSettings", "tune threshold and CRF of a trained run"),
     "evaluate": ("evaluate", "EvaluateSettings", "measure a model on labelled cases"),
-    "predict": ("predict", "PredictSettings", "segment one case"),
+    "predict": ("predict", "PredictSettings", "segment one case, or a folder of cases"),
+    "clean": ("clean", "CleanSettings", "show what work_dir holds, and remove what no run needs any more"),
 }
+SERVER_LIBRARIES = {"mlflow", "requests", "urllib3", "botocore", "boto3", "sqlalchemy"}
+GPU_FULL = (
+    "the GPU's memory is full: lower training.batch_size or patches.size, or prediction.window_batch where it came "
+    "after the training"
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What every stage can be told beside its settings; usage.OPTIONS says what each means."""
+
+    json: bool = False
+    debug: bool = False
+    print_config: bool = False
+    help: bool = False
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run one stage, and return the exit code: 0, 2 for what the user can mend, 1 for what failed on the way."""
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(_usage())
-        return 0 if arguments else 2
-    stage = arguments[0]
-    if stage not in STAGES:
-        print(f"error: no stage is called {stage!r}\n{_usage()}", file=sys.stderr)
-        return 2
+    """Run one stage, and return the exit code, as usage.EXIT_CODES lists them."""
     sys.argv[0] = str(Path(sys.argv[0]).resolve())  # where MLflow looks for the git commit to log
-    launcher = interrupts.launcher()
-    if launcher is not None:
-        # Paths and a relative tracking URI mean the folder in which the user typed `mlflow run`.
-        os.chdir(launcher.cwd())
-        interrupts.stop_with(launcher)
-    interrupts.install()
-    _configure_logging()
     try:
-        function, settings = _load(stage, arguments[1:])
-        function(settings)
+        options, words = _options(arguments)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return interrupts.exit_code(error.exit_code)
+        complain("error", str(error))
+        return error.exit_code
+    if not words or (words[0] not in STAGES and options.help):
+        usage.show_overview({stage: what for stage, (_, _, what) in STAGES.items()})
+        return 0 if options.help else 2
+    configure_logging(options.debug)
+    with nothing_printed() if options.json else nullcontext():
+        code, document = _outcome(words[0], words[1:], options)
+    if options.json:
+        print(json.dumps(_plain({"stage": words[0], **document}), indent=1, allow_nan=False))
+    return code
+
+
+def _outcome(stage: str, arguments: Sequence[str], options: Options) -> tuple[int, dict[str, Any]]:
+    """The exit code of a stage, and what --json says of it."""
+    try:
+        launcher = interrupts.launcher()
+        if launcher is not None:
+            # Paths and a relative tracking URI mean the folder in which the user typed `mlflow run`.
+            os.chdir(launcher.cwd())
+            interrupts.stop_with(launcher)
+        interrupts.install()
+        result = _run(stage, arguments, options)
+        return 0, {"status": "finished", **(result or {})}
     except Exception as error:
-        if type(error).__module__ != "mlflow.exceptions":
-            raise
-        print(f"error: the tracking server failed: {str(error).splitlines()[0]}", file=sys.stderr)
-        return interrupts.exit_code(1)
-    return 0
+        if options.debug:
+            traceback.print_exc()
+        text, code = _in_words(error)
+        status = "stopped" if interrupts.is_stop(error) else "failed"
+        result = error.result if isinstance(error, CasesFailedError) else {}
+    complain("error", text)  # here: the exception is gone, and with it the bar of the step that it left
+    return interrupts.exit_code(code), {"status": status, "error": text, **result}
 
 
-def _load(stage: str, arguments: Sequence[str]) -> tuple[Callable[[Any], None], Any]:
-    """The stage's function and its settings. Only now are the heavy libraries imported."""
-    module, settings_name, _ = STAGES[stage]
+def _run(stage: str, arguments: Sequence[str], options: Options) -> Mapping[str, Any] | None:
+    if stage not in STAGES:
+        near = difflib.get_close_matches(stage, STAGES, n=1)
+        advice = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(STAGES)}"
+        raise SettingsError(f"no stage is called {stage!r}: {advice} (python src/run.py --help)")
+    module, settings_name, what = STAGES[stage]
     settings_class = getattr(import_module("mlproject.stages.settings"), settings_name)
+    if options.help:
+        usage.show_stage(stage, what, settings_class)
+        return None
     settings = config.load(settings_class, arguments, [Path.cwd(), PROJECT], stage)
-    return import_module(f"mlproject.stages.{module}").run, settings
+    if options.print_config:
+        console.print(config.dump(settings), end="")
+        return {"settings": config.to_tree(settings)}
+    # Only now: the heavy libraries.
+    function: Callable[[Any], Mapping[str, Any] | None] = import_module(f"mlproject.stages.{module}").run
+    return function(settings)
 
 
-def _configure_logging() -> None:
-    logging.basicConfig(
-        level=logging.WARNING,
-        format="%(message)s",
-        handlers=[RichHandler(show_time=False, show_path=False)] if sys.stderr.isatty() else None,
-    )
-    logging.getLogger("mlproject").setLevel(logging.INFO)
-    # Set before MLflow configures its own logger: it reports every step of its system monitor at INFO.
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+def _options(arguments: Sequence[str]) -> tuple[Options, list[str]]:
+    """The global options, wherever they stand (`--json`, `--json true`, `--json=true`), and the other words."""
+    given: dict[str, bool] = {}
+    others: list[str] = []
+    words = ["--help" if word == "-h" else word for word in arguments]
+    while words:
+        name, equals, value = words.pop(0).partition("=")
+        if not name.startswith("--") or name[2:] not in Options.__dataclass_fields__:
+            others.append(f"{name}{equals}{value}")
+            continue
+        if not equals:
+            value = words.pop(0) if words and words[0] in ("true", "false") else "true"
+        if value not in ("true", "false"):
+            raise SettingsError(f"{name} is true or false, got {value!r}")
+        given[name[2:]] = value == "true"
+    return Options(**given), others
 
 
-def _usage() -> str:
-    lines = [f"  {name:12} {what}" for name, (_, _, what) in STAGES.items()]
-    return "\n".join(
-        ["usage: python src/run.py STAGE [--config FILE] [--a.b VALUE ...]", "", "stages:", *lines, "",
-         "python src/run.py STAGE --help lists every setting."]
-    )  # fmt: skip
+def _in_words(error: Exception) -> tuple[str, int]:
+    """What an exception says to a user, and its exit code."""
+    if isinstance(error, UserError):
+        return str(error), error.exit_code
+    kinds = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
+    first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if kinds & SERVER_LIBRARIES:
+        return f"the tracking server failed: {first_line}", 1
+    if type(error).__name__ == "OutOfMemoryError":
+        return GPU_FULL, 1
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'the system'}: {error.strerror}", 1
+    return (
+        f"{type(error).__name__}: {first_line}. This is a fault of the software: run the same command again with "
+        "--debug, and report what it prints"
+    ), 1
+
+
+def _plain(value: Any) -> Any:
+    """JSON values of a stage's result; what is undefined or infinite is null."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [_plain(entry) for entry in value]
+    if hasattr(value, "item"):  # a number of NumPy
+        value = value.item()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if isinstance(value, str | int | None) else str(value)

@@ -27,11 +27,11 @@ def load(settings: type[T], arguments: Sequence[str], folders: Sequence[Path], s
     A relative FILE is looked for in `folders`, in their order. Raises SettingsError for an unknown name
     (with the nearest valid one), a value of the wrong type, and whatever the dataclass itself refuses.
     """
-    arguments = _join_values(arguments)
-    parser = ArgumentParser(prog=f"src/run.py {stage}", exit_on_error=False, description=settings.__doc__)
-    parser.add_argument("--config", type=str, help="a YAML file with settings")
-    parser.add_class_arguments(settings)
     names = dict(leaves(settings))
+    arguments = _join_values(arguments, names)
+    parser = ArgumentParser(prog=f"src/run.py {stage}", exit_on_error=False)
+    parser.add_argument("--config", type=str)
+    parser.add_class_arguments(settings)
     _refuse_unknown([a[2:].split("=")[0] for a in arguments if a.startswith("--")], names, "on the command line")
     try:
         file = parser.parse_args([a for a in arguments if re.match(r"--config(=|$)", a)]).config
@@ -91,7 +91,7 @@ def leaves(settings: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
 def _refuse_unknown(given: Sequence[str], names: Mapping[str, Any], where: str) -> None:
     dictionaries = tuple(f"{n}." for n, kind in names.items() if typing.get_origin(kind) is dict)
     for name in given:
-        if name in names or name in ("config", "help") or name.startswith(dictionaries or "\0"):
+        if name in names or name == "config" or name.startswith(dictionaries or "\0"):
             continue
         near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
         last = [n for n in names if n.split(".")[-1] == name.split(".")[-1]]
@@ -99,8 +99,11 @@ def _refuse_unknown(given: Sequence[str], names: Mapping[str, Any], where: str) 
         raise SettingsError(f"no setting is called {name!r} ({where}): {advice}")
 
 
-def _join_values(arguments: Sequence[str]) -> list[str]:
-    """`--a -1e-3` as `--a=-1e-3`: argparse takes a value that begins with a dash for an option."""
+def _join_values(arguments: Sequence[str], names: Mapping[str, Any]) -> list[str]:
+    """`--a -1e-3` as `--a=-1e-3`: argparse takes a value that begins with a dash for an option.
+
+    An option without a value is true, where its type in `names` is a truth value.
+    """
     joined: list[str] = []
     for argument in arguments:
         previous = joined[-1] if joined else ""
@@ -108,11 +111,13 @@ def _join_values(arguments: Sequence[str]) -> list[str]:
             joined.append(argument)
         elif previous.startswith("--") and "=" not in previous:
             joined[-1] = f"{previous}={argument}"
-        elif argument == "-h":
-            joined.append(argument)
         else:
             raise SettingsError(f"{argument!r} is not a setting: write --NAME VALUE, for instance --data.root /data")
-    return joined
+    return [f"{option}=true" if _is_truth_value(names.get(option[2:])) else option for option in joined]
+
+
+def _is_truth_value(kind: Any) -> bool:
+    return kind is bool or bool in typing.get_args(kind)
 
 
 def _existing(file: str, folders: Sequence[Path]) -> Path:

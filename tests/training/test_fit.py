@@ -15,6 +15,7 @@ import torch
 import tiny
 from mlproject.data.preprocessing import PreparedCase
 from mlproject.errors import TrainingError
+from mlproject.evaluation.validation import CaseValidation
 from mlproject.training import checkpoint
 from mlproject.training.fit import fit
 from mlproject.training.job import BEST, LAST, FitJob
@@ -52,6 +53,19 @@ def test_epochs_points_and_checkpoints(tmp_path: Path) -> None:
     best = checkpoint.read(tmp_path / BEST)
     assert best["validation_dice"] == max(first.validation_dice or 0, second.validation_dice or 0)
     assert best["settings"] == {"made": "by a test"}
+
+
+def with_picture(network: torch.nn.Module, case: PreparedCase, device: torch.device) -> CaseValidation:
+    found = tiny.soft_dice(network, case, device)
+    return replace(found, picture=np.full((2, 2, 3), 7, np.uint8)) if case.name == "case-12" else found
+
+
+def test_the_picture_of_a_case_comes_with_its_epoch_and_is_not_told_again(tmp_path: Path) -> None:
+    job = replace(tiny.job(tmp_path, validate_every=2), validate=with_picture)
+    first, second = epochs(job)
+    assert first.picture is None and second.picture is not None and (second.picture == 7).all()
+    (again,) = epochs(job)
+    assert again.step == second.step and again.picture is None
 
 
 def test_it_learns(tmp_path: Path) -> None:
@@ -131,7 +145,8 @@ def test_non_finite_loss_stops_before_the_step(tmp_path: Path) -> None:
 def test_two_processes_train_like_one(tmp_path: Path) -> None:
     """The same global batch gives the same weights, up to the order of sums; the epochs come from one parent."""
     one = epochs(tiny.job(tmp_path / "one"))
-    two = epochs(tiny.job(tmp_path / "two", devices=2))
+    two = epochs(replace(tiny.job(tmp_path / "two", devices=2), validate=with_picture))
+    assert all(epoch.picture is not None for epoch in two)  # of a case that the second process validates
     for name, value in weights(tmp_path / "one").items():
         torch.testing.assert_close(weights(tmp_path / "two")[name], value, rtol=1e-3, atol=1e-4)
     assert [e.step for e in two] == [e.step for e in one]

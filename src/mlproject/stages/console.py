@@ -1,70 +1,103 @@
-"""What the terminal shows. Without a terminal (mlflow run's log, CI): plain lines."""
+"""What the terminal shows people: one console and one look for all stages. With --json it is silent."""
 
-import time
+import logging
+import os
+import sys
+import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, redirect_stdout
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
 
-from mlproject.training import progress as fit_progress
+console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+"""All that is for people goes through it; a text in square brackets, such as [dwi, adc], is no markup."""
+_errors = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
+NAME_WIDTH = 10
 
-console = Console(highlight=False, soft_wrap=True)
-SECONDS_BETWEEN_LINES = 15.0
+
+def heading(text: str) -> None:
+    """Print what begins now, below an empty line."""
+    console.print(f"\n{text}", style="bold")
 
 
-class TrainingDisplay:
-    """Loss, Dice, patches/s and time left of a running fit: a bar on a terminal, else a line now and then."""
+def facts(values: Mapping[str, str]) -> None:
+    """Print a name and a value a line, aligned; an empty value is left out."""
+    for name, value in values.items():
+        if value:
+            console.print(f"{name + ':':<{NAME_WIDTH}}{value}")
 
-    def __init__(self, bar: Progress | None, name: str) -> None:
-        self.bar, self.name = bar, name
-        self.task = bar.add_task(name, total=1.0, state="") if bar else None
-        self.dice = "not yet validated"
-        self.last_line = 0.0
 
-    def show(self, event: fit_progress.Progress | fit_progress.Epoch) -> None:
-        """Show what the fit has yielded."""
-        if isinstance(event, fit_progress.Epoch):
-            if event.validation_dice is not None:
-                self.dice = f"validation Dice {event.validation_dice:.3f}{' (best)' if event.improved else ''}"
-                if self.bar is None:
-                    console.print(f"{self.name}, epoch {event.number}, step {event.step}: {self.dice}")
-            return
-        state = f"step {event.step}, loss {event.loss:.3f}, {self.dice}, {event.patches_per_second:.1f} patches/s"
-        if self.bar is not None and self.task is not None:
-            self.bar.update(self.task, completed=event.share, state=state)
-        elif time.monotonic() - self.last_line > SECONDS_BETWEEN_LINES:
-            self.last_line = time.monotonic()
-            minutes, seconds = divmod(round(event.seconds_left), 60)
-            console.print(f"{self.name} {event.share:4.0%}  {state}, {minutes}:{seconds:02d} left")
+def new_table(*columns: str, title: str = "") -> Table:
+    """An empty table with the look that all tables have: the first column to the left, the others to the right."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), title=Text(title) if title else None)
+    table.title_justify = "left"
+    for number, column in enumerate(columns):
+        table.add_column(Text(column), justify="right" if number else "left", overflow="fold")
+    return table
+
+
+def clock(seconds: float) -> str:
+    """Seconds as 1:05 or 2:01:05."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def complain(kind: str, text: str) -> None:
+    """Print an error or a warning to standard error, above a bar that is being drawn."""
+    style = {"error": "bold red", "warning": "yellow"}.get(kind, "dim")
+    _errors.print(Text.assemble((f"{kind}:", style), f" {text}"))
 
 
 @contextmanager
-def training_display(name: str) -> Iterator[TrainingDisplay]:
-    """A display for one fit of that name."""
-    if not console.is_terminal:
-        yield TrainingDisplay(None, name)
-        return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:3.0f} %"),
-        TextColumn("{task.fields[state]}"),
-    )
-    with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
-        yield TrainingDisplay(bar, name)
+def nothing_printed() -> Iterator[None]:
+    """Within: the console is silent, and what others write to standard output, child processes too, goes to stderr."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    console.quiet = True
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        console.quiet = False
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
-class CrfSearchDisplay:
-    """A line now and then about a running CRF search: trials done, and the best Dice so far."""
+class _LogLines(logging.Handler):
+    """Our own messages, and the warnings of all; with `debug` all there is, with the logger's name."""
 
-    def __init__(self, trials: int) -> None:
-        self.trials, self.best, self.last_line = trials, 0.0, time.monotonic()
+    def __init__(self, debug: bool) -> None:
+        super().__init__()
+        self.setFormatter(logging.Formatter("%(message)s"))
+        self.debug = debug
 
-    def show(self, number: int, row: Mapping[str, Any]) -> None:
-        """Show the trial of this number, counted from 0; `row` is that of SearchResult.trials."""
-        self.best = max(self.best, row["dice"] if row["state"] == "finished" else 0.0)
-        if time.monotonic() - self.last_line > SECONDS_BETWEEN_LINES:
-            self.last_line = time.monotonic()
-            console.print(f"CRF search: {number + 1} of {self.trials} trials, best Dice {self.best:.4f}")
+    def emit(self, record: logging.LogRecord) -> None:
+        ours = record.name.startswith("mlproject")
+        if record.levelno < logging.WARNING and not (ours or self.debug):
+            return
+        text = self.format(record)
+        if self.debug and not ours:
+            text = f"{record.name}: {text}"
+        if record.levelno == logging.INFO and ours:
+            console.print(text)
+        else:
+            complain(record.levelname.lower(), text)
+
+
+def configure_logging(debug: bool) -> None:
+    """Send log records and Python's warnings to the terminal, a readable line each."""
+    # Before MLflow is imported: its records come here, too, and it draws no bars of its own and prints no links.
+    os.environ.setdefault("MLFLOW_CONFIGURE_LOGGING", "false")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    logging.basicConfig(level=logging.INFO if debug else logging.WARNING, handlers=[_LogLines(debug)], force=True)
+    logging.getLogger("mlproject").setLevel(logging.DEBUG if debug else logging.INFO)
+    logging.captureWarnings(True)
+    warnings.formatwarning = lambda message, category, *_: f"{category.__name__}: {' '.join(str(message).split())}"
+    if not debug:  # of the libraries, for their callers: nothing that a user can mend
+        for category in (DeprecationWarning, PendingDeprecationWarning, FutureWarning):
+            warnings.simplefilter("ignore", category)

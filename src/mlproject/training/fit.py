@@ -9,7 +9,7 @@ from mlproject.errors import SettingsError
 from mlproject.training.job import FitJob
 from mlproject.training.loop import Trainer
 from mlproject.training.processes import fit_in_processes
-from mlproject.training.progress import Epoch, Progress
+from mlproject.training.progress import Event
 from mlproject.training.settings import TrainingSettings
 
 
@@ -24,8 +24,8 @@ def check_devices(settings: TrainingSettings) -> None:
         )
 
 
-def fit(job: FitJob, stop: Callable[[], bool] = lambda: False) -> Generator[Progress | Epoch]:
-    """Train, and yield what happens: Progress every `training.log_every` steps, and each Epoch as it ends.
+def fit(job: FitJob, stop: Callable[[], bool] = lambda: False) -> Generator[Event]:
+    """Train, and yield what happens: Progress every `training.log_every` steps, Validating, and each Epoch as it ends.
 
     Who pulls decides: closing the generator ends training at once, `stop` answering True ends it after the
     present step with a checkpoint and an Epoch whose `stopped` is set. A checkpoint LAST in `job.folder` is

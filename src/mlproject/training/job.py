@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from mlproject.data.patches import PatchSettings
+from mlproject.data.patch_settings import PatchSettings
 from mlproject.data.preprocessing import PreparedCase
-from mlproject.network.architectures import NetworkSettings
-from mlproject.network.losses import LossSettings
+from mlproject.evaluation.validation import CaseValidation
+from mlproject.network.settings import LossSettings, NetworkSettings
 from mlproject.training.settings import TrainingSettings
 
 LAST, BEST = "last.pt", "best.pt"
@@ -26,7 +26,7 @@ class FitJob:
         channels: number of image channels.
         training_cases: loads the cases to train on (a picklable callable, called once in each process).
         validation_cases: loads the cases to validate on.
-        validate: Dice of one case in [0, 1], predicted whole by the network given, on the device given.
+        validate: Dice (and perhaps a picture) of one case, predicted whole by the network given, on the device given.
         folder: where LAST and BEST are written; a LAST found there is resumed.
         settings: what the checkpoint says of how it was made, as nested plain values.
         isolated: train in a worker process even where one process is enough, so that what kills it (memory) leaves
@@ -40,7 +40,7 @@ class FitJob:
     channels: int
     training_cases: Callable[[], Sequence[PreparedCase]]
     validation_cases: Callable[[], Sequence[PreparedCase]]
-    validate: Callable[[nn.Module, PreparedCase, torch.device], float]
+    validate: Callable[[nn.Module, PreparedCase, torch.device], CaseValidation]
     folder: Path
     settings: dict[str, Any]
     isolated: bool = False

@@ -4,7 +4,8 @@ import itertools
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,11 +16,12 @@ from torch.utils.data import DataLoader
 
 from mlproject.data.patches import PatchDataset
 from mlproject.errors import TrainingError
+from mlproject.evaluation.validation import CaseValidation
 from mlproject.network.architectures import build_network
 from mlproject.network.losses import SegmentationLoss
 from mlproject.training import checkpoint
 from mlproject.training.job import BEST, LAST, FitJob
-from mlproject.training.progress import Epoch, Point, Progress
+from mlproject.training.progress import Epoch, Event, Point, Progress, Validating
 from mlproject.training.state import FitState
 
 Batch = dict[str, torch.Tensor]
@@ -53,7 +55,7 @@ class Trainer:
         self.took = 0.0  # by the last step, in seconds; not yet in the state's, on which all processes agree
         self.began, self.share_before = time.monotonic(), 0.0
 
-    def run(self, stop: Callable[[], bool]) -> Iterator[Progress | Epoch]:
+    def run(self, stop: Callable[[], bool]) -> Iterator[Event]:
         """Train to the end of the budget, or until `stop` answers True; see `fit.fit`."""
         if self._resume():
             yield self.state.closed_epoch()
@@ -61,7 +63,7 @@ class Trainer:
         batches = iter(self._loader())
         while True:
             if self.state.step > self.state.closed and (self._over() or self.state.step % self.epoch_steps == 0):
-                epoch = self._close_epoch(stop)
+                epoch = yield from self._close_epoch(stop)
                 yield epoch
                 if epoch.stopped:
                     return
@@ -185,35 +187,38 @@ class Trainer:
         torch.distributed.all_reduce(together)
         return [value / self.fabric.world_size for value in together.tolist()]
 
-    def _close_epoch(self, stop: Callable[[], bool]) -> Epoch:
+    def _close_epoch(self, stop: Callable[[], bool]) -> Generator[Validating, None, Epoch]:
         """Validate where it is time to, write the checkpoints, and say what happened."""
-        dice, number = None, self.state.epochs_done + 1
+        dice, picture, number = None, None, self.state.epochs_done + 1
         if self._over() or number % self.job.training.validate_every == 0:
-            dice = self._validate(stop)
-            if dice is None:  # asked to stop: the epoch is closed after the resume
+            validated = yield from self._validate(stop)
+            if validated is None:  # asked to stop: the epoch is closed after the resume
                 self._write_last()
                 return self._stopped()
+            dice, picture = validated.dice, validated.picture
             self.state.points.append(Point(self.state.step, time.time_ns() // 1_000_000, {"validation/dice": dice}))
         epoch = self.state.close_epoch(dice, self._share())
         if epoch.improved and self.fabric.is_global_zero:
             best = {"weights": self.state.evaluated.state_dict(), "step": epoch.step, "validation_dice": dice}
             checkpoint.write({**best, "settings": self.job.settings}, self.job.folder / BEST)
         self._write_last()
-        return epoch
+        return replace(epoch, picture=picture)
 
     def _stopped(self) -> Epoch:
         return Epoch(self.state.epochs_done + 1, self.state.step, self._share(), (), None, improved=False, stopped=True)
 
-    def _validate(self, stop: Callable[[], bool]) -> float | None:
-        """Mean Dice of the validation cases, dealt out over the processes; None where asked to stop."""
+    def _validate(self, stop: Callable[[], bool]) -> Generator[Validating, None, CaseValidation | None]:
+        """Mean Dice and the picture of the validation cases, dealt out over the processes; None if asked to stop."""
         network, rank, world = self.state.evaluated, self.fabric.global_rank, self.fabric.world_size
-        values = []
-        for case in self.validation[rank::world]:
+        cases, values = self.validation[rank::world], []
+        for number, case in enumerate(cases, start=1):
             if world == 1 and stop():
                 return None
+            yield Validating(self.state.step, self._share(), number, len(cases))
             values.append(self.job.validate(network, case, self.fabric.device))
         values = self._gather(values)
-        return sum(values) / len(values)
+        picture = next((value.picture for value in values if value.picture is not None), None)
+        return CaseValidation(sum(value.dice for value in values) / len(values), picture)
 
     def _write_last(self) -> None:
         if self.fabric.is_global_zero:

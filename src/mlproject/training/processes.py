@@ -1,5 +1,6 @@
 """A fit over several processes: one parent pulls, its workers train, the first worker reports."""
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -21,12 +22,14 @@ from lightning_fabric.strategies.ddp import DDPStrategy
 from mlproject.errors import TrainingError, UserError
 from mlproject.training.job import FitJob
 from mlproject.training.loop import Trainer
-from mlproject.training.progress import Epoch, Progress
+from mlproject.training.progress import Event
 
 _STOP, _DONE = "stop", "done"
 
+logger = logging.getLogger(__name__)
 
-def fit_in_processes(job: FitJob, stop: Callable[[], bool]) -> Iterator[Progress | Epoch]:
+
+def fit_in_processes(job: FitJob, stop: Callable[[], bool]) -> Iterator[Event]:
     """`fit` with `training.devices` worker processes on this machine (and as many on each other node).
 
     Only the parent's caller knows MLflow and Optuna. Raises TrainingError as soon as one worker fails or
@@ -57,9 +60,7 @@ def fit_in_processes(job: FitJob, stop: Callable[[], bool]) -> Iterator[Progress
             worker.join()
 
 
-def _listen(
-    workers: list[SpawnProcess], pipes: list[Connection], stop: Callable[[], bool]
-) -> Iterator[Progress | Epoch]:
+def _listen(workers: list[SpawnProcess], pipes: list[Connection], stop: Callable[[], bool]) -> Iterator[Event]:
     open_pipes, told = dict(enumerate(pipes)), False
     while open_pipes:
         if stop() and not told:
@@ -77,8 +78,8 @@ def _listen(
             if isinstance(message, UserError):
                 raise message
             if isinstance(message, str) and message != _DONE:
-                last = message.strip().splitlines()[-1]
-                raise TrainingError(f"training process {rank} failed: {last}\n{message}")
+                logger.debug("training process %d:\n%s", rank, message)
+                raise TrainingError(f"training process {rank} failed: {message.strip().splitlines()[-1]}")
             if message == _DONE:
                 del open_pipes[rank]
             else:

@@ -1,7 +1,10 @@
 """What a fit tells its caller: small frozen values that travel between processes."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,23 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class Validating:
+    """A sign of life of a whole-volume validation.
+
+    Attributes:
+        step: optimizer steps done.
+        share: of the budget used up, 0 to 1.
+        case: number of the validation case that is begun now, counted from 1 in each process.
+        cases: how many this process validates.
+    """
+
+    step: int
+    share: float
+    case: int
+    cases: int
+
+
+@dataclass(frozen=True)
 class Epoch:
     """One epoch, or what of it the budget or a stop allowed; its checkpoint is on disk.
 
@@ -54,6 +74,8 @@ class Epoch:
         validation_dice: mean over the validation cases, None where this epoch was not validated.
         improved: the validation Dice is the best so far, and the best checkpoint was written.
         stopped: training ends here because it was asked to, with the budget not used up.
+        picture: of one validation case, (rows, columns, 3) from 0 to 255, where there was a validation that draws one;
+            not kept in the checkpoint, so an epoch told again after a resume has none.
     """
 
     number: int
@@ -63,3 +85,7 @@ class Epoch:
     validation_dice: float | None
     improved: bool
     stopped: bool
+    picture: NDArray[np.uint8] | None = field(default=None, compare=False, repr=False)
+
+
+Event = Progress | Validating | Epoch

@@ -1,0 +1,195 @@
+"""What lies in work_dir, and whether a run still needs it; what is not known for sure counts as needed."""
+
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlproject.training.job import BEST, LAST
+
+CACHE_ENTRY = re.compile(r"[0-9a-f]{64}")
+UNFINISHED_ENTRY = re.compile(r"\.[0-9a-f]{64}\.[0-9a-f]{32}")
+PROBABILITY = re.compile(r"[0-9a-f]{40}\.npy")
+RUN = re.compile(r"[0-9a-f]{32}")
+DEMO = re.compile(r"demo-\d+-v\d+")
+CHECKPOINT = re.compile(rf"{BEST}|{LAST}|\.({BEST}|{LAST})\.\d+|download|probabilities")  # the last two: of a trial
+STUDY = re.compile(r"study\.db.*")
+SECONDS_A_DAY = 86_400
+NEVER_GONE_ON_WITH = ("trial",)  # stages whose runs are begun anew after a stop
+PAGES = {"report": "report", "search": "study page"}
+
+
+@dataclass(frozen=True)
+class RunState:
+    """What the tracking server says of a run.
+
+    Attributes:
+        stage: the run's stage, such as train or trial.
+        status: MLflow's, or deleted.
+        has_model: a model was logged.
+    """
+
+    stage: str
+    status: str
+    has_model: bool
+
+
+@dataclass(frozen=True)
+class Item:
+    """Something in work_dir.
+
+    Attributes:
+        path: file or folder.
+        kind: what it is.
+        name: by which a reader knows it.
+        size: of all its files, in bytes.
+        days_unused: since one of them was last read or written.
+        needed: whether it stays.
+        reason: why it stays or may go.
+        files: what of `path` is meant, where not all of it.
+    """
+
+    path: Path
+    kind: str
+    name: str
+    size: int
+    days_unused: float
+    needed: bool
+    reason: str
+    files: tuple[Path, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for --json."""
+        return {
+            "path": str(self.path),
+            "kind": self.kind,
+            "bytes": self.size,
+            "days_unused": round(self.days_unused, 2),
+            "needed": self.needed,
+            "reason": self.reason,
+        }
+
+
+def find_items(folder: Path, days: float, state_of: Callable[[str], RunState | None]) -> list[Item]:
+    """Everything in work_dir; links are not followed.
+
+    Args:
+        folder: work_dir.
+        days: after which what can be made again, and was not used, is not needed.
+        state_of: what the server says of a run, None where it does not know it or cannot be asked.
+    """
+    items: list[Item] = []
+    for path in sorted(folder.iterdir()):
+        if path.is_symlink() or (not path.is_dir() and not STUDY.fullmatch(path.name)):
+            items.append(_unknown(path, folder))
+        elif not path.is_dir():
+            items.append(_item(path, "study", path.name, needed=True, reason="the record of searches"))
+        elif path.name == "cache":
+            items += [_cache_entry(entry, folder, days) for entry in sorted(path.iterdir())]
+        elif path.name == "probabilities":
+            items += [_probability(entry, folder, days) for entry in sorted(path.iterdir())]
+        elif path.name == "demo":
+            items += [_demo(entry, folder, days) for entry in sorted(path.iterdir())]
+        elif path.name == "runs":
+            for entry in sorted(path.iterdir()):
+                items += _run_items(entry, folder, days, state_of)
+        else:
+            items.append(_unknown(path, folder))
+    return items
+
+
+def _cache_entry(path: Path, folder: Path, days: float) -> Item:
+    files = {file.name for file in path.iterdir()} if path.is_dir() and not path.is_symlink() else set()
+    if UNFINISHED_ENTRY.fullmatch(path.name):
+        return _aged(path, "unfinished", path.name[:12], 1, "left by a process that died")
+    arrays = all(name == "record.json" or name.endswith(".npy") for name in files)
+    if not (CACHE_ENTRY.fullmatch(path.name) and "record.json" in files and arrays):
+        return _unknown(path, folder)
+    return _aged(path, "prepared case", path.name[:12], days, "made again where it is missing")
+
+
+def _probability(path: Path, folder: Path, days: float) -> Item:
+    if path.is_symlink() or not PROBABILITY.fullmatch(path.name):
+        return _unknown(path, folder)
+    return _aged(path, "probability", path.name[:12], days, "made again where it is missing")
+
+
+def _demo(path: Path, folder: Path, days: float) -> Item:
+    if path.is_symlink() or not DEMO.fullmatch(path.name):
+        return _unknown(path, folder)
+    return _aged(path, "demo data", path.name, days, "made again where it is missing")
+
+
+def _run_items(path: Path, folder: Path, days: float, state_of: Callable[[str], RunState | None]) -> Iterator[Item]:
+    """A run's checkpoints, its pages, and the rest of its folder."""
+    if path.is_symlink() or not path.is_dir() or not RUN.fullmatch(path.name):
+        yield _unknown(path, folder)
+        return
+    state, name = state_of(path.name), f"of run {path.name[:8]}"
+    files = sorted(path.iterdir())
+    checkpoints = [file for file in files if not file.is_symlink() and CHECKPOINT.fullmatch(file.name)]
+    if checkpoints:
+        needed, reason = _checkpoints_needed(state)
+        stage = f" ({state.stage})" if state and state.stage else ""
+        yield _item(path, "checkpoints", name + stage, needed, reason, *checkpoints)
+    for file in files:
+        if file in checkpoints:
+            continue
+        if file.is_symlink() or file.name not in (*PAGES, "config.yaml"):
+            yield _unknown(file, folder)
+        elif file.name == "config.yaml":
+            yield _item(file, "settings of a run", name, needed=True, reason="small")
+        elif state is not None and state.status in ("FINISHED", "deleted"):
+            yield _aged(file, PAGES[file.name], name, days, "also in the run's artifacts")
+        else:
+            reason = "run not known to this server" if state is None else f"run {state.status}"
+            yield _item(file, PAGES[file.name], name, needed=True, reason=reason)
+
+
+def _checkpoints_needed(state: RunState | None) -> tuple[bool, str]:
+    if state is None:
+        return True, "run not known to this server: perhaps to another"
+    if state.status == "deleted":
+        return False, "run deleted on the server"
+    if state.status in ("RUNNING", "SCHEDULED"):
+        return True, f"run {state.status}"
+    if state.stage in NEVER_GONE_ON_WITH:
+        return False, f"trial {state.status}: it is begun anew, not gone on with"
+    if state.status == "FINISHED" and state.has_model:
+        return False, "run FINISHED, its model is logged"
+    if state.status == "FINISHED":
+        return True, "run FINISHED, but without a model"
+    return True, f"run {state.status}: it may be gone on with"
+
+
+def _aged(path: Path, kind: str, name: str, days: float, why: str) -> Item:
+    """An item that is needed until it has not been used for some days; `why` it may go then."""
+    item = _item(path, kind, name, needed=True, reason=f"used within {days:g} days")
+    if item.days_unused < days:
+        return item
+    return _item(path, kind, name, needed=False, reason=f"unused for {days:g} days; {why}")
+
+
+def _unknown(path: Path, folder: Path) -> Item:
+    return _item(path, "unknown", str(path.relative_to(folder)), needed=True, reason="not made by this software: left")
+
+
+def _item(path: Path, kind: str, name: str, needed: bool, reason: str, *files: Path) -> Item:
+    found = [file.lstat() for top in files or (path,) for file in _files_of(top)]
+    # Not the folder's own: to list it, as here, counts as reading it.
+    used = max((max(status.st_atime, status.st_mtime) for status in found), default=path.lstat().st_mtime)
+    size = sum(status.st_size for status in found)
+    days = max(0.0, (time.time() - used) / SECONDS_A_DAY)
+    return Item(path, kind, name, size, days, needed, reason, tuple(files))
+
+
+def _files_of(path: Path) -> Iterator[Path]:
+    """All files below a folder; a file or a link itself."""
+    if path.is_symlink() or not path.is_dir():
+        yield path
+        return
+    for parent, _, names in os.walk(path):
+        yield from (Path(parent) / name for name in names)

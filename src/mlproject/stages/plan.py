@@ -1,0 +1,84 @@
+"""What a stage prints before it begins: what will be done, on what, and where it is logged."""
+
+from functools import partial
+
+import torch
+
+from mlproject.data.dataset import DataSet, open_dataset
+from mlproject.stages.commands import run_address
+from mlproject.stages.console import facts, heading
+from mlproject.stages.progress import track
+from mlproject.stages.settings import EvaluateSettings, Experiment
+from mlproject.tracking.runs import Run
+from mlproject.tracking.server import public_uri
+from mlproject.training.settings import TrainingSettings
+
+
+def show_plan(title: str, settings: Experiment, **more: str) -> None:
+    """Print what the settings ask for; `more`: further names and values."""
+    data, patches = settings.data, settings.patches
+    heading(title)
+    facts(
+        {
+            "data": f"{data.root} ({data.layout})",
+            "channels": ", ".join(data.channels),
+            "network": f"{settings.network.name} on patches of {' x '.join(map(str, patches.size))} voxels",
+            "budget": budget(settings.training),
+            "device": device(settings.training),
+            **more,
+            "work_dir": str(settings.work_path),
+            "tracking": f"{public_uri()}, experiment {settings.tracking.experiment}",
+        }
+    )
+
+
+def show_evaluation(settings: EvaluateSettings) -> None:
+    """Print what `evaluate` will measure."""
+    heading("evaluate: measure a model on labelled cases")
+    facts(
+        {
+            "model": settings.model,
+            "against": settings.compare,
+            "data": f"{settings.data.root} ({settings.data.layout})",
+            "cases": "those that the model has not seen" if settings.cases == "unseen" else "all",
+            "device": settings.prediction.device,
+            "work_dir": str(settings.work_path),
+            "tracking": f"{public_uri()}, experiment {settings.tracking.experiment}",
+        }
+    )
+
+
+def show_run(run: Run) -> None:
+    """Print which MLflow run the results go to."""
+    facts({"run": run_address(run.id, run.experiment_id)})
+
+
+def opened(settings: Experiment) -> DataSet:
+    """The data set of an experiment, with a display while its cases are read and prepared; prints what it holds."""
+    reading = partial(track, "reading and preparing cases")
+    dataset = open_dataset(settings.data, settings.preprocessing, settings.cache_path, reading)
+    split = dataset.split
+    facts(
+        {
+            "cases": f"{len(dataset.cases)}: {len(split.train)} to train, {len(split.validation)} to validate, "
+            f"{len(split.test)} to test"
+        }
+    )
+    return dataset
+
+
+def budget(training: TrainingSettings) -> str:
+    """The budget in words, such as `2500 steps of 2 patches`."""
+    if training.minutes is not None:
+        return f"{training.minutes:g} minutes, {training.batch_size} patches a step"
+    amount = f"{training.steps} steps" if training.epochs is None else f"{training.epochs} epochs in steps"
+    return f"{amount} of {training.batch_size} patches"
+
+
+def device(training: TrainingSettings) -> str:
+    """What trains, in words."""
+    on_gpu = training.accelerator != "cpu" and torch.cuda.is_available()
+    name = torch.cuda.get_device_name() if on_gpu else "CPU"
+    several = f"{training.devices} x " if training.devices > 1 else ""
+    machines = f" on each of {training.nodes} machines" if training.nodes > 1 else ""
+    return f"{several}{name}{machines}"

@@ -12,6 +12,7 @@ from mlproject.data.augmentation import AugmentationSettings
 from mlproject.data.patches import PatchSettings
 from mlproject.data.preprocessing import PreparedCase, PreprocessingSettings, prepare
 from mlproject.data.volumes import Volume
+from mlproject.evaluation.validation import CaseValidation
 from mlproject.network.architectures import DynUNetSettings, NetworkSettings
 from mlproject.network.losses import LossSettings
 from mlproject.training.job import FitJob
@@ -50,7 +51,7 @@ def validation_cases() -> list[PreparedCase]:
     return cases([11, 12, 13])
 
 
-def soft_dice(network: nn.Module, case: PreparedCase, device: torch.device) -> float:
+def soft_dice(network: nn.Module, case: PreparedCase, device: torch.device) -> CaseValidation:
     """A stand-in for whole-volume validation that changes with every step."""
     with torch.no_grad():
         shape = [n // 4 * 4 for n in case.image.shape[1:]]
@@ -59,7 +60,7 @@ def soft_dice(network: nn.Module, case: PreparedCase, device: torch.device) -> f
         probability = torch.sigmoid(network(image))[0, 0]
         assert case.label is not None
         label = torch.from_numpy(case.label.astype(np.float32))[: shape[0], : shape[1], : shape[2]].to(device)
-        return float(2 * (probability * label).sum() / (probability.sum() + label.sum()))
+        return CaseValidation(float(2 * (probability * label).sum() / (probability.sum() + label.sum())))
 
 
 def job(folder: Path, **training: object) -> FitJob:

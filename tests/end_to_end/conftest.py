@@ -1,15 +1,17 @@
 """One small experiment through the real commands; the tests of this folder look at what it left."""
 
 import os
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import mlflow
 import pytest
+import requests
 
 PROJECT = Path(__file__).resolve().parents[2]
 TINY = {
@@ -86,3 +88,31 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, tiny_isles: Path) -> Wor
     assert done.returncode == 0, done.stdout + done.stderr
     (place.folder / "stdout.txt").write_text(done.stdout)
     return place
+
+
+@pytest.fixture(scope="session")
+def server(workplace: Workplace) -> Iterator[str]:
+    """The URL of a server of the registered model, as `mlflow models serve` starts it."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = ["mlflow", "models", "serve", "-m", "models:/stroke-lesion/1", "--env-manager", "local", "-p", str(port)]
+    environment = {**workplace.environment, "MLFLOW_TRACKING_URI": f"sqlite:///{workplace.folder / 'mlflow.db'}"}
+    log = (workplace.folder / "serve.log").open("w")
+    elsewhere = workplace.folder / "elsewhere"
+    elsewhere.mkdir()
+    process = subprocess.Popen(command, cwd=elsewhere, env=environment, stdout=log, stderr=log)
+    address = f"http://127.0.0.1:{port}"
+    for _ in range(240):
+        if process.poll() is not None:
+            break
+        try:
+            if requests.get(f"{address}/health", timeout=1).ok:
+                break
+        except requests.RequestException:
+            time.sleep(0.5)
+    else:
+        process.kill()
+    yield f"{address}/invocations"
+    process.terminate()
+    process.wait(20)

@@ -3,11 +3,8 @@
 import base64
 import gzip
 import json
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,37 +15,11 @@ import pytest
 import requests
 from nibabel.nifti1 import Nifti1Image
 
-from end_to_end.conftest import PROJECT, Workplace
+from end_to_end.conftest import Workplace
+from mlproject import cli
 from mlproject.evaluation.metrics import case_metrics
 
 Row = dict[str, str | None]
-
-
-@pytest.fixture(scope="module")
-def server(workplace: Workplace) -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = ["mlflow", "models", "serve", "-m", "models:/stroke-lesion/1", "--env-manager", "local", "-p", str(port)]
-    environment = {**workplace.environment, "MLFLOW_TRACKING_URI": f"sqlite:///{workplace.folder / 'mlflow.db'}"}
-    log = (workplace.folder / "serve.log").open("w")
-    elsewhere = workplace.folder / "elsewhere"
-    elsewhere.mkdir()
-    process = subprocess.Popen(command, cwd=elsewhere, env=environment, stdout=log, stderr=log)
-    address = f"http://127.0.0.1:{port}"
-    for _ in range(240):
-        if process.poll() is not None:
-            break
-        try:
-            if requests.get(f"{address}/health", timeout=1).ok:
-                break
-        except requests.RequestException:
-            time.sleep(0.5)
-    else:
-        process.kill()
-    yield f"{address}/invocations"
-    process.terminate()
-    process.wait(20)
 
 
 def ask(server: str, rows: list[Row], **params: Any) -> requests.Response:
@@ -79,13 +50,16 @@ def test_served_mask_is_predicts_and_evaluates(workplace: Workplace, server: str
     served = answer.json()["predictions"][0]
     mask = np.asarray(decoded(served["mask"]).dataobj)
 
-    output = workplace.folder / "mask.nii.gz"
-    command = [sys.executable, str(PROJECT / "src" / "run.py"), "predict", "--model", "models:/stroke-lesion/1"]
-    command += [word for channel, path in images.items() for word in (f"--images.{channel}", str(path))]
-    done = workplace.run([*command, "--output", str(output)])
-    assert done.returncode == 0, done.stderr
-    predicted = nibabel.load(output)
+    # The same from predict on the server; on this machine: test_serving_docs.py.
+    many = ["--data.root", str(workplace.data), "--probability", "true"]
+    assert cli.main(["predict", "--model", server, *many, "--output", str(workplace.folder / "masks")]) == 0
+    predicted = nibabel.load(workplace.folder / "masks" / f"{name}.nii.gz")
     np.testing.assert_array_equal(np.asarray(predicted.dataobj), mask)  # type: ignore[attr-defined]
+    assert len(list((workplace.folder / "masks").glob("*.nii.gz"))) == 12
+    given = [word for channel, path in images.items() for word in (f"--images.{channel}", str(path))]
+    one = workplace.folder / "one.nii.gz"
+    assert cli.main(["predict", "--model", server, *given, "--output", str(one)]) == 0
+    assert one.read_bytes() == (workplace.folder / "masks" / f"{name}.nii.gz").read_bytes()
 
     evaluated = pd.read_csv(
         workplace.client().download_artifacts(workplace.runs("evaluate")[0].info.run_id, "report/per_case.csv")
@@ -168,3 +142,28 @@ def test_bad_threshold(workplace: Workplace, server: str) -> None:
     _, images, _ = first_test_case(workplace)
     answer = ask(server, [row_of(images)], threshold=1.5)
     assert answer.status_code == 400 and "threshold must lie between 0 and 1" in answer.json()["message"]
+
+
+def test_a_request_without_an_image_says_what_is_needed(server: str) -> None:
+    for rows in ([], [{}], [{"flair": "x"}]):
+        answer = ask(server, rows)
+        assert answer.status_code == 400
+        assert 'columns ["dwi", "adc"]' in answer.json()["message"] and "stroke-lesion/1" in answer.json()["message"]
+
+
+def test_predict_goes_on_after_what_the_server_refuses(
+    workplace: Workplace, server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(workplace.data, tmp_path / "data")
+    broken, lacking = (next((tmp_path / "data").rglob(f"*{number}_*_adc.nii.gz")) for number in ("0002", "0003"))
+    broken.write_bytes(broken.read_bytes()[:2000])
+    lacking.unlink()
+    given = ["--model", server, "--data.root", str(tmp_path / "data"), "--output", str(tmp_path / "out")]
+    assert cli.main(["predict", *given, "--parallel", "3"]) == 1
+    error = capsys.readouterr().err
+    assert f"{broken.name}: is truncated" in error and "0003: channel 'adc': no image" in error
+    assert len(list((tmp_path / "out").glob("*.nii.gz"))) == 4
+    assert len(pd.read_csv(tmp_path / "out" / "predictions.csv")) == 6
+    one = ["--images.dwi", str(broken), "--output", str(tmp_path / "a.nii")]
+    assert cli.main(["predict", "--model", server, *one]) == 2
+    assert not (tmp_path / "a.nii").exists()

@@ -1,19 +1,24 @@
 """`main`: train, tune, evaluate, register and, on evidence, make champion; one MLflow run with a child a stage."""
 
+from typing import Any
+
 from mlproject.stages import postprocess, registration, train
+from mlproject.stages.annotation import annotate, part_of, reproduction, run_name
 from mlproject.stages.console import console
+from mlproject.stages.plan import show_plan, show_run
 from mlproject.stages.settings import Experiment
 from mlproject.tracking import registry, runs
 from mlproject.tracking.server import connect
 
 
-def run(settings: Experiment) -> None:
+def run(settings: Experiment) -> dict[str, Any]:
     """The entry point `main`. Gone on with after a stop, it takes up the stage at which it was stopped."""
     settings = settings.resolved()
     if settings.training.node_rank > 0:
         train.help_to_train(settings)
-        return
+        return {}
     connect()
+    show_plan("main: train, tune the CRF, evaluate, register", settings)
     dataset = train.prepare(settings)
     run_id = runs.given_run_id(settings.training.resume)
     if run_id:
@@ -22,22 +27,29 @@ def run(settings: Experiment) -> None:
     if trained is not None:
         runs.refuse_other_data(trained.info.run_id, dataset.digest)
     with (
-        runs.open_run(settings.tracking, "main", "main", run_id=run_id) as parent,
+        runs.open_run(settings.tracking, run_name("main", settings), "main", run_id=run_id) as parent,
         train.saying_how_to_resume("main", parent, settings),
     ):
-        parent.log_settings(settings)
+        show_run(parent)
+        parent.rename(run_name("main", settings))
+        train.begin(settings, dataset, parent)
+        annotate(parent, "main", settings, dataset, reproduction(parent, "main"))
         tags = runs.find(parent.id).data.tags
         if registration.CHAMPION_TAG in tags:  # the last thing that is done
-            console.print(f"run {parent.id} is complete: its model is models:/{tags[registration.REGISTERED_TAG]}")
-            return
+            model = f"models:/{tags[registration.REGISTERED_TAG]}"
+            console.print(f"run {parent.id} is complete: its model is {model}")
+            return {"run_id": parent.id, "model": model}
         if trained is not None and trained.info.status == "FINISHED":
             train_id = str(trained.info.run_id)
             segmenter = registry.load(f"runs:/{train_id}/model", settings.prediction.device)
         else:
             with registration.child_run(settings, parent, "train") as child:
                 train_id = child.id
-                segmenter = train.train(settings, dataset, child)
+                segmenter = train.train(settings, dataset, child, part_of(parent))
         with registration.child_run(settings, parent, "postprocess") as child:
-            segmenter = postprocess.postprocess(settings, dataset, segmenter, child)
-            model_uri = f"runs:/{child.id}/model"
-        registration.conclude(settings, dataset, segmenter, model_uri, parent, {"training run": train_id})
+            segmenter = postprocess.postprocess(settings, dataset, segmenter, child, part_of(parent))
+            model_uri = registry.model_of(child.id)
+        tuned = runs.find(child.id).data.metrics
+        parent.log_metrics({name: tuned[name] for name in ("validation/tuned_dice", "validation/network_only_dice")})
+        facts = {"training run": train_id}
+        return registration.conclude("main", settings, dataset, segmenter, model_uri, parent, facts)

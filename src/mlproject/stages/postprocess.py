@@ -5,21 +5,26 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
 from numpy.typing import NDArray
 
 from mlproject import config
-from mlproject.data.dataset import DataSet, open_dataset
+from mlproject.data.dataset import DataSet
 from mlproject.data.preprocessing import PreparedCase
 from mlproject.errors import DataError, ModelError
 from mlproject.evaluation.report import verdict
 from mlproject.prediction.probability import CaseProbability
-from mlproject.prediction.segmenter import Segmenter
-from mlproject.stages.console import CrfSearchDisplay, console
+from mlproject.prediction.segmenter import ModelDescription, Segmenter
+from mlproject.stages.annotation import annotate, reproduction, run_name
+from mlproject.stages.commands import stage_command
+from mlproject.stages.console import console, facts, heading
+from mlproject.stages.plan import opened, show_plan, show_run
+from mlproject.stages.progress import CrfSearchDisplay, display, track
 from mlproject.stages.settings import Experiment, PostprocessSettings
-from mlproject.stages.train import NETWORK_ALONE, training_run_of
+from mlproject.stages.train import NETWORK_ALONE, begin, training_run_of
 from mlproject.tracking import registry, runs
 from mlproject.tracking.runs import Run
 from mlproject.tracking.server import connect
@@ -29,19 +34,42 @@ FORMAT_VERSION = 1  # of the cached probabilities
 BEST_THRESHOLD, WITH_CRF = "best threshold", "with CRF"
 
 
-def run(settings: PostprocessSettings) -> None:
+def run(settings: PostprocessSettings) -> dict[str, Any]:
     """The entry point `postprocess`."""
     connect()
     training_run = training_run_of(settings.run)
     experiment = settings_of(training_run, settings)
-    dataset = open_dataset(experiment.data, experiment.preprocessing, experiment.cache_path)
+    show_plan("postprocess: tune threshold and CRF of a trained run", experiment)
+    dataset = opened(experiment)
     runs.refuse_other_data(training_run, dataset.digest)
     segmenter = registry.load(f"runs:/{training_run}/model", settings.prediction.device)
     run_id = runs.given_run_id("")
-    with runs.open_run(settings.tracking, "postprocess", "postprocess", run_id=run_id) as mlflow_run:
+    with runs.open_run(
+        settings.tracking, run_name("postprocess", experiment), "postprocess", run_id=run_id
+    ) as mlflow_run:
+        mlflow_run.rename(run_name("postprocess", experiment))
+        show_run(mlflow_run)
         mlflow_run.tag(training_run=training_run)
-        postprocess(experiment, dataset, segmenter, mlflow_run)
-        console.print(f"model: runs:/{mlflow_run.id}/model")
+        again = reproduction(mlflow_run, "postprocess", run=training_run)
+        tuned = postprocess(experiment, dataset, segmenter, mlflow_run, again)
+    uri = f"runs:/{mlflow_run.id}/model"
+    measure = stage_command(
+        "evaluate",
+        model=uri,
+        data__root=experiment.data.root,
+        data__layout=experiment.data.layout,
+        work_dir=experiment.work_dir,
+    )
+    console.print()
+    facts({"model": uri, "next": "measure it on the cases that it has not seen:"})
+    console.print(measure)
+    return {
+        "run_id": mlflow_run.id,
+        "training_run": training_run,
+        "model": uri,
+        "postprocessing": tuned.description.postprocessing.to_dict(),
+        "metrics": runs.find(mlflow_run.id).data.metrics,
+    }
 
 
 def settings_of(training_run: str, settings: Experiment) -> Experiment:
@@ -64,13 +92,46 @@ def settings_of(training_run: str, settings: Experiment) -> Experiment:
     ).resolved()
 
 
-def postprocess(settings: Experiment, dataset: DataSet, segmenter: Segmenter, mlflow_run: Run) -> Segmenter:
-    """Tune inside an open MLflow run; returns the same network with the postprocessing chosen, logged as a model."""
-    mlflow_run.log_settings(settings)
+def postprocess(settings: Experiment, dataset: DataSet, segmenter: Segmenter, mlflow_run: Run, again: str) -> Segmenter:
+    """Tune inside an open MLflow run; returns the same network with the postprocessing chosen, logged as a model.
+
+    `again`: what the run's description says of how to do it again.
+    """
+    heading("Postprocessing")
+    begin(settings, dataset, mlflow_run)
+    annotate(mlflow_run, "postprocess", settings, dataset, again)
     probabilities = settings.work_path / "probabilities"
-    tuned, _ = tuned_on_validation(settings, dataset, segmenter, mlflow_run, probabilities)
-    registry.log_model(tuned)
+    tuned, dice = tuned_on_validation(settings, dataset, segmenter, mlflow_run, probabilities)
+    log_tuned(tuned, dice, settings, dataset, mlflow_run)
+    chosen = tuned.description.postprocessing
+    result = (
+        f"Validation Dice {dice:.4f}, with threshold {chosen.threshold:.3f}, smallest lesion "
+        f"{chosen.min_lesion_ml:.3g} ml and {'no' if chosen.crf is None else 'the'} CRF."
+    )
+    annotate(mlflow_run, "postprocess", settings, dataset, again, result)
     return tuned
+
+
+def log_tuned(tuned: Segmenter, dice: float, settings: Experiment, dataset: DataSet, mlflow_run: Run) -> None:
+    """Log a tuned model, and with it the validation Dice that it was chosen by and its postprocessing."""
+    mlflow_run.measures(registry.log_model(tuned), settings.data.root_path.name, dataset.digest)
+    mlflow_run.log_metrics({"validation/tuned_dice": dice, **postprocessing_metrics(tuned.description)})
+
+
+def postprocessing_metrics(description: ModelDescription) -> dict[str, float]:
+    """The chosen postprocessing as numbers, under the same names in every run, so that runs can be compared.
+
+    `tuned/crf_*` are the parameters of the best CRF, `tuned/crf_used` says whether it was chosen.
+    """
+    chosen = description.postprocessing
+    best = description.candidates.get(WITH_CRF)
+    crf = vars(best.crf) if best and best.crf else {}
+    return {
+        "tuned/threshold": chosen.threshold,
+        "tuned/min_lesion_ml": chosen.min_lesion_ml,
+        "tuned/crf_used": float(chosen.crf is not None),
+        **{f"tuned/crf_{name}": float(value) for name, value in crf.items() if not isinstance(value, str)},
+    }
 
 
 def tuned_on_validation(
@@ -83,7 +144,9 @@ def tuned_on_validation(
     validation = dataset.load(dataset.split.validation)
     console.print(f"tuning threshold, smallest lesion and CRF on {len(validation)} validation cases")
     maps = cached_probabilities(segmenter, validation, probabilities)
-    result = tune(maps, settings.crf_search, settings.crf, CrfSearchDisplay(settings.crf_search.trials).show)
+    with display("CRF search") as shown:
+        report = CrfSearchDisplay(shown, settings.crf_search.trials).show
+        result = tune(maps, settings.crf_search, settings.crf, report)
     _log(result, mlflow_run)
     chosen = WITH_CRF if result.chosen == result.with_crf else BEST_THRESHOLD
     console.print(f"{verdict(f'{WITH_CRF} against {BEST_THRESHOLD}, validation', result.difference)} Chosen: {chosen}.")
@@ -103,7 +166,7 @@ def cached_probabilities(segmenter: Segmenter, cases: Sequence[PreparedCase], fo
     for value in segmenter.network.state_dict().values():
         weights.update(value.cpu().contiguous().numpy().tobytes())
     maps = []
-    for case in cases:
+    for case in track("predicting", cases, len(cases)):
         key = hashlib.sha256((weights.hexdigest() + "".join(case.channel_digests.values())).encode())
         path = folder / f"{key.hexdigest()[:40]}.npy"
         if not _is_readable(path):
@@ -131,7 +194,7 @@ def _write(probability: NDArray[np.float32], path: Path) -> None:
 
 
 def _log(result: SearchResult, mlflow_run: Run) -> None:
-    """The validation results, the chosen numbers, the curve of the trials, and the tables of all that was tried."""
+    """The validation results, the curve of the trials, and the tables of all that was tried."""
     mlflow_run.log_metrics(
         {
             **{f"validation/{name}_dice": dice for name, dice in result.mean_dice.items()},
@@ -139,8 +202,6 @@ def _log(result: SearchResult, mlflow_run: Run) -> None:
             "validation/crf_gain_low": result.difference.low,
             "validation/crf_gain_high": result.difference.high,
             "validation/crf_gain_p": result.difference.wilcoxon_p,
-            "chosen/threshold": result.chosen.threshold,
-            "chosen/min_lesion_ml": result.chosen.min_lesion_ml,
         }
     )
     mlflow_run.log_curve("crf_search/dice", result.trials["dice"])

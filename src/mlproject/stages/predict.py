@@ -1,60 +1,102 @@
-"""`predict`: segment one case with a logged model, through that model's own code, as the server does."""
+"""`predict`: segment one case or a whole folder with a logged model, through that model's own code, or on a server."""
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-from nibabel.nifti1 import Nifti1Image
-
-from mlproject.data.cases import Case
-from mlproject.data.volumes import read_volume
-from mlproject.data.writing import EXTENSIONS, write_like
+from mlproject.data.case import Case
+from mlproject.data.storage import Folder, LocalFolder, split
+from mlproject.data.writing import EXTENSIONS
 from mlproject.errors import DataError, SettingsError
+from mlproject.stages import predict_folder
 from mlproject.stages.console import console
+from mlproject.stages.prediction_files import params_of, store
 from mlproject.stages.settings import PredictSettings
 from mlproject.tracking import registry
+from mlproject.tracking.answers import Model
+from mlproject.tracking.local_model import LocalModel
+from mlproject.tracking.model_server import ModelServer
 from mlproject.tracking.server import connect
 
 
-def run(settings: PredictSettings) -> None:
-    """The entry point `predict`."""
-    outputs = {"mask": Path(settings.output).expanduser()}
-    if settings.probability:
-        outputs["probability"] = Path(settings.probability).expanduser()
-    _check_outputs(outputs, settings.overwrite)
-    images = {channel: Path(file).expanduser() for channel, file in settings.images.items()}
-    for channel, file in images.items():
-        if not file.is_file():
-            raise DataError(f"images.{channel}: no file {file.absolute()}")
-    connect()
-    with tempfile.TemporaryDirectory() as folder:
-        model = registry.fetch(settings.model, Path(folder) / "model")
-        channels = registry.read_description(model)["channels"]
-        if set(images) != set(channels):
+def run(settings: PredictSettings) -> dict[str, Any]:
+    """The entry point `predict`; returns where the masks are and what was measured on them."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
+        if settings.images:
+            result = _segment_one(settings, Path(scratch))
+        else:
+            with _model(settings, Path(scratch)) as model:
+                result = predict_folder.segment(settings, model, Path(scratch))
+    console.print("Research software, not a medical device.")
+    return result
+
+
+@contextmanager
+def _model(settings: PredictSettings, scratch: Path) -> Iterator[Model]:
+    model: Model
+    if settings.on_server:
+        model = ModelServer(settings.model, settings.timeout_s)
+    else:
+        connect()
+        model = LocalModel(registry.fetch(settings.model, scratch / "model"))
+    with model:
+        yield model
+
+
+def _segment_one(settings: PredictSettings, scratch: Path) -> dict[str, Any]:
+    folder, names = _outputs(settings)
+    images = {channel: _local(channel, file, scratch) for channel, file in settings.images.items()}
+    answers = scratch / "answers"
+    answers.mkdir()
+    with _model(settings, scratch) as model:
+        unknown = set(images) - set(model.channels)
+        if unknown or model.channels[0] not in images:
             raise SettingsError(
-                f"the model {settings.model} takes the channels {', '.join(channels)}; given: {', '.join(images)}. "
-                f"Give {' '.join(f'--images.{channel} FILE' for channel in channels)}"
+                f"the model {settings.model} takes the channels {', '.join(model.channels)}; given: "
+                f"{', '.join(images)}. Give {' '.join(f'--images.{channel} FILE' for channel in model.channels)}"
             )
-        images = {channel: images[channel] for channel in channels}
-        read_volume(Case("the case", images, None, "the case"), labelled=False)
-        params: dict[str, bool | float] = {"crf": settings.crf, "return_probability": bool(settings.probability)}
-        if settings.threshold is not None:
-            params["threshold"] = settings.threshold
-        answer = registry.run_model(model, [images], params, Path(folder) / "answers")[0]
-        if "error" in answer:
-            raise DataError(answer["error"])
-        for name, output in outputs.items():
-            values = np.asarray(Nifti1Image.from_filename(answer[name]).dataobj)
-            write_like(values, images[channels[0]], output)
+        images = {channel: images[channel] for channel in model.channels if channel in images}
+        case = Case("the case", images, None, "the case")
+        answer = model.segment(case, params_of(settings), answers)
+    store(answer, case, names, folder, answers)
+    files = {what: folder.locate(name) for what, name in names.items()}
     console.print(
-        f"{outputs['mask']}: {answer['lesion_volume_ml']:.2f} ml in {answer['lesion_count']} lesions, "
-        f"by {answer['model_version']}. Research software, not a medical device."
+        f"{files['mask']}: {answer.lesion_ml:.2f} ml in {answer.lesion_count} lesions, by {answer.model_version}"
     )
+    return {
+        **files,
+        "lesion_volume_ml": answer.lesion_ml,
+        "lesion_count": answer.lesion_count,
+        "model_version": answer.model_version,
+    }
 
 
-def _check_outputs(outputs: dict[str, Path], overwrite: bool) -> None:
-    for name, path in outputs.items():
-        if not path.name.lower().endswith(EXTENSIONS):
-            raise SettingsError(f"the {name}'s file {path} must end in one of {', '.join(EXTENSIONS)}")
-        if path.exists() and not overwrite:
-            raise SettingsError(f"{path} exists: give another name, or overwrite=true")
+def _outputs(settings: PredictSettings) -> tuple[Folder, dict[str, str]]:
+    """Where the one case's files go; refused where there are such files."""
+    folder, mask = split(settings.output)
+    ending = next((known for known in EXTENSIONS if mask.lower().endswith(known)), None)
+    if ending is None:
+        raise SettingsError(f"the mask's file {settings.output} must end in one of {', '.join(EXTENSIONS)}")
+    names = {"mask": mask}
+    if settings.probability:
+        names["probability"] = f"{mask[: -len(ending)]}_probability{mask[-len(ending) :]}"
+    there = folder.names()
+    for name in names.values():
+        if name in there and not settings.force:
+            raise SettingsError(f"{folder.locate(name)} exists: give another name, or --force true to replace it")
+    return folder, names
+
+
+def _local(channel: str, file: str, scratch: Path) -> Path:
+    """The channel's file on this machine."""
+    folder, name = split(file)
+    if isinstance(folder, LocalFolder):
+        if not (folder.path / name).is_file():
+            raise DataError(f"images.{channel}: no file {folder.locate(name)}")
+        return folder.path / name
+    copy = scratch / channel / name
+    copy.parent.mkdir()
+    copy.write_bytes(folder.read(name))
+    return copy

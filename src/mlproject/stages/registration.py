@@ -2,39 +2,79 @@
 
 import json
 import shlex
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
+from mlproject import config
 from mlproject.data.dataset import DataSet
-from mlproject.prediction.segmenter import Segmenter
-from mlproject.stages.console import console
-from mlproject.stages.evaluate import evaluate, headline
+from mlproject.evaluation.metrics import ALL_CASES, summarise_by_size
+from mlproject.prediction.segmenter import ModelDescription, Segmenter
+from mlproject.stages.annotation import annotate, part_of, reproduction, run_name
+from mlproject.stages.commands import mlflow_command, run_address
+from mlproject.stages.console import console, facts, heading
+from mlproject.stages.evaluate import Results, evaluate, headline
+from mlproject.stages.plan import budget, device
+from mlproject.stages.postprocess import postprocessing_metrics
 from mlproject.stages.settings import Experiment
+from mlproject.stages.train import begin
 from mlproject.tracking import champion, registry, runs
+from mlproject.tracking.markdown import escape, table
+from mlproject.tracking.model_card import CARD, METRIC_TITLES, CardFacts, model_card
 from mlproject.tracking.runs import Run
 from mlproject.tracking.server import public_uri
+from mlproject.tracking.source import source
 
 REGISTERED_TAG, SOURCE_TAG, CHAMPION_TAG = "registered_model", "registered_model_source", "champion"
+RESULT = ("dice", "lesion_f1", "volume_difference_ml")
 
 
 def conclude(
-    settings: Experiment, dataset: DataSet, segmenter: Segmenter, model_uri: str, parent: Run, facts: Mapping[str, str]
-) -> None:
+    stage: str,
+    settings: Experiment,
+    dataset: DataSet,
+    segmenter: Segmenter,
+    model_uri: str,
+    parent: Run,
+    facts: Mapping[str, str],
+) -> dict[str, Any]:
     """Measure a model on the test cases in a child run, log its result to the parent, register it, and print it all.
 
-    `facts`: what the report says of where the model comes from, beside the model and the data.
+    `stage`: main or search, which the parent is a run of. `model_uri`: models:/ID. `facts`: what the report says of
+    where the model comes from, beside the model and the data. Returns run id, test metrics, report, model and the
+    champion's verdict.
     """
+    heading("Test")
     with child_run(settings, parent, "evaluate") as child:
         data = f"{settings.data.root_path.name}, digest {dataset.digest}"
         facts = {"model": model_uri, "data": data, **facts}
         test = dataset.load(dataset.split.test)
+        begin(settings, dataset, child)
+        child.measures(model_uri, settings.data.root_path.name, dataset.digest)
         results = evaluate(segmenter, test, child, settings, facts, _notes_on(dataset))
-    parent.log_metrics(headline(results.summaries, results.differences, results.chosen))
-    verdict, version = _register(settings, dataset, model_uri, parent)
+        annotate(child, "evaluate", settings, dataset, part_of(parent), _result(results))
+    metrics = headline(results.summaries, results.differences, results.chosen)
+    parent.log_metrics({**metrics, **postprocessing_metrics(segmenter.description)})
+    version = _register(settings, model_uri, parent)
+    name = settings.tracking.registered_model
+    card = _card(f"{name}/{version}", settings, dataset, segmenter.description, parent, results)
+    parent.log_text(card, CARD)
+    registry.give_card(name, version, model_uri, card)
+    verdict = _challenge(settings, dataset, version, parent)
+    link = f"[{escape(name)} version {version}](#/models/{quote(name)}/versions/{version})"
+    result = f"{_result(results)}\n\nModel: {link}. Champion: {escape(verdict.reason)}."
+    annotate(parent, stage, settings, dataset, reproduction(parent, stage), result)
     results.show()
-    _say_where(results.report, settings.tracking.registered_model, version, verdict)
+    _say_where(results.report, f"models:/{name}/{version}", verdict, parent)
+    return {
+        "run_id": parent.id,
+        "metrics": metrics,
+        "report": str(results.report),
+        "model": f"models:/{name}/{version}",
+        "champion": verdict.to_dict() | {"reason": verdict.reason},
+    }
 
 
 @contextmanager
@@ -42,20 +82,23 @@ def child_run(settings: Experiment, parent: Run, stage: str) -> Iterator[Run]:
     """The run of one stage below a parent: the one that was stopped, else a new one."""
     stopped = runs.child(parent.id, stage)
     run_id = str(stopped.info.run_id) if stopped else ""
-    with runs.open_run(settings.tracking, stage, stage, run_id=run_id, parent=parent) as child:
+    with runs.open_run(settings.tracking, run_name(stage, settings), stage, run_id=run_id, parent=parent) as child:
         yield child
 
 
-def _register(settings: Experiment, dataset: DataSet, model_uri: str, parent: Run) -> tuple[champion.Verdict, int]:
-    """Register a model, let it challenge the champion, and leave the verdict in the parent run.
-
-    Stopped between the two and called again, it takes the version that it has registered.
-    """
+def _register(settings: Experiment, model_uri: str, parent: Run) -> int:
+    """Register a model and return its version; called again after a stop, the one that is registered already."""
     name = settings.tracking.registered_model
     tags = runs.find(parent.id).data.tags
     known = tags[REGISTERED_TAG].rpartition("/")[2] if tags.get(SOURCE_TAG) == model_uri else ""
     version = int(known) if known else registry.register(model_uri, name)
     parent.tag(**{REGISTERED_TAG: f"{name}/{version}", SOURCE_TAG: model_uri})
+    return version
+
+
+def _challenge(settings: Experiment, dataset: DataSet, version: int, parent: Run) -> champion.Verdict:
+    """Let a version challenge the champion, and leave the verdict in the parent run."""
+    name = settings.tracking.registered_model
     labelled = list(dataset.cases)
     pairs = list(zip(dataset.cases.values(), dataset.load(labelled), strict=True))
     verdict = champion.challenge(name, version, pairs)
@@ -63,7 +106,45 @@ def _register(settings: Experiment, dataset: DataSet, model_uri: str, parent: Ru
     if verdict.table is not None:
         parent.log_table(verdict.table, "champion/cases.csv")
     parent.tag(**{CHAMPION_TAG: verdict.reason})
-    return verdict, version
+    return verdict
+
+
+def _result(results: Results) -> str:
+    """The test result as Markdown: a sentence, and a table with a row for each variant, the chosen one in bold."""
+    titles = {name: METRIC_TITLES[name] for name in RESULT}
+    rows = []
+    for variant, summary in results.summaries[ALL_CASES].items():
+        values = [f"{summary['mean'][name]:.3f}" for name in titles]
+        low, high = summary["low"]["dice"], summary["high"]["dice"]
+        mark = "**" if variant == results.chosen else ""
+        rows.append([f"{mark}{escape(variant)}{mark}", *values, f"{low:.3f} to {high:.3f}"])
+    cases = len(results.tables[results.chosen])
+    header = [f"{cases} test cases", *titles.values(), "95 % interval of Dice"]
+    best = results.summaries[ALL_CASES][results.chosen]
+    dice = f"**{best['mean']['dice']:.3f}** ({best['low']['dice']:.3f} to {best['high']['dice']:.3f})"
+    return f"Test Dice {dice}.\n\n{table(header, rows)}\n\nIn bold: the variant that the model uses."
+
+
+def _card(
+    model: str, settings: Experiment, dataset: DataSet, description: ModelDescription, parent: Run, results: Results
+) -> str:
+    split, code = dataset.split, source()
+    return model_card(
+        CardFacts(
+            model=model,
+            description=description,
+            run_id=parent.id,
+            data=settings.data.root_path.name,
+            digest=dataset.digest,
+            cases={"train": len(split.train), "validation": len(split.validation), "test": len(split.test)},
+            training=f"{budget(settings.training)}, on {device(settings.training)}",
+            overall={group: summary[results.chosen] for group, summary in results.summaries.items()},
+            by_size=summarise_by_size(results.tables[results.chosen]),
+            settings=config.flatten(config.to_tree(settings)),
+            source=f"{code.url or 'this project'}, commit {code.commit}{', changed' if code.changed else ''}",
+            notes=tuple(_notes_on(dataset)),
+        )
+    )
 
 
 def _notes_on(dataset: DataSet) -> list[str]:
@@ -75,17 +156,18 @@ def _notes_on(dataset: DataSet) -> list[str]:
     return [f"Not an estimate: {len(repeated)} test cases were also trained or tuned on (data.split_file says so)."]
 
 
-def _say_where(report: Path, name: str, version: int, verdict: champion.Verdict) -> None:
+def _say_where(report: Path, model: str, verdict: champion.Verdict, run: Run) -> None:
     """Print where report and model are, and the commands that show and serve them."""
-    console.print(f"\nreport:  {report}\nmodel:   models:/{name}/{version} ({verdict.reason})")
     uri = public_uri()
-    ui = _shell(f"mlflow ui --backend-store-uri {shlex.quote(uri)} --port 5000    then http://127.0.0.1:5000")
-    console.print(f"look:    {uri if uri.startswith('http') else ui}")
-    serve = f"mlflow models serve -m models:/{name}/{version} --env-manager local -p 5001"
-    console.print(f"serve:   {_shell(f'MLFLOW_TRACKING_URI={shlex.quote(uri)} {serve}')}")
-
-
-def _shell(command: str) -> str:
-    """A command to copy, with this environment's programs on the path."""
-    activate = Path(sys.executable).parent / "activate"
-    return (f"source {shlex.quote(str(activate))} && " if activate.exists() else "") + command
+    port = "--port 5000    then http://127.0.0.1:5000"
+    ui = mlflow_command(f"mlflow ui --backend-store-uri {shlex.quote(uri)} {port}")
+    serve = f"mlflow models serve -m {model} --env-manager local -p 5001"
+    console.print()
+    facts(
+        {
+            "report": str(report),
+            "model": f"{model} ({verdict.reason})",
+            "look": run_address(run.id, run.experiment_id) if uri.startswith("http") else ui,
+            "serve": mlflow_command(serve, needs_server=True),
+        }
+    )

@@ -2,36 +2,44 @@
 
 import os
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import optuna
 from optuna.trial import FrozenTrial
 
 from mlproject import config, interrupts
 from mlproject.data.dataset import DataSet
 from mlproject.errors import Interrupted, SettingsError
 from mlproject.stages import train
-from mlproject.stages.console import console
+from mlproject.stages.annotation import annotate, reproduction
+from mlproject.stages.console import clock, console, heading
+from mlproject.stages.plan import show_plan, show_run
 from mlproject.stages.search_finale import conclude
 from mlproject.stages.search_helpers import gpu_groups, helpers
 from mlproject.stages.search_trial import TRIAL_TAG, WORKER_TAG, attempt, refuse_space
 from mlproject.stages.settings import SearchSettings
 from mlproject.tracking import runs
+from mlproject.tracking.markdown import code
 from mlproject.tracking.runs import Run
 from mlproject.tracking.server import connect
 from mlproject.tuning.study import DATABASE_VARIABLE, SharedStudy, storage_url
 
 
-def run(settings: SearchSettings) -> None:
+def run(settings: SearchSettings) -> dict[str, Any]:
     """The entry point `search`: begin a study, or join the one of that name; whoever is last does the finale."""
     settings = _for_this_machine(settings.resolved())
     url = storage_url(settings.search, settings.work_path)
     refuse_space(settings)
     gpus = gpu_groups(settings)
     connect()
+    study = f"{settings.search.study}, {settings.search.trials} trials in all, {settings.search.parallel} at once here"
+    varied = ", ".join(dimension.name for dimension in settings.search.space)
+    show_plan("search: settings that are best on the validation cases", settings, study=study, varied=varied)
     dataset = train.prepare(settings)
     given = runs.given_run_id("")
     if given:
@@ -47,14 +55,36 @@ def run(settings: SearchSettings) -> None:
         if own.id == shared.parent:
             train.begin(settings, dataset, own)
             name = f"search {settings.search.study}"
-            own.tag(study=settings.search.study, mlflow__runName=name, mlflow__note__content=_note(settings))
-        done = shared.counts()["counted"]
-        console.print(f"study {settings.search.study}: {done} of {settings.search.trials} trials, run {shared.parent}")
+            own.tag(study=settings.search.study, mlflow__runName=name)
+            annotate(own, "search", settings, dataset, _again(settings, own))
+        show_run(runs.attach(shared.parent))
+        console.print(f"done:     {shared.counts()['counted']} of {settings.search.trials} trials")
         do = partial(attempt, settings=settings, dataset=dataset, study_run=shared.parent, worker=own)
-        shared.run(do, interrupts.requested)
+        shared.run(_telling_how_far(do, shared, settings.search.trials), interrupts.requested)
         if interrupts.requested():
             raise interrupts.stop_now("stopped between two trials")
-        _finish(settings, dataset, shared)
+        return {"study": settings.search.study, **_finish(settings, dataset, shared)}
+
+
+def _telling_how_far(
+    do: Callable[[optuna.Trial], float], shared: SharedStudy, total: int
+) -> Callable[[optuna.Trial], float]:
+    """The same, which prints before each trial how far the study is, and from its pace here the time left."""
+    began, done_before = time.monotonic(), _done(shared)
+
+    def tell_and_do(trial: optuna.Trial) -> float:
+        done = _done(shared)
+        pace = (time.monotonic() - began) / max(done - done_before, 1)
+        left = f", {clock(pace * (total - done))} left" if done > done_before else ""
+        heading(f"Trial {trial.number}: {done} of {total} done{left}")
+        return do(trial)
+
+    return tell_and_do
+
+
+def _done(shared: SharedStudy) -> int:
+    counts = shared.counts()
+    return counts["counted"] - counts["running"] - counts["waiting"]
 
 
 def _for_this_machine(settings: SearchSettings) -> SearchSettings:
@@ -122,15 +152,15 @@ def _close_lost(study_run: str, trial: FrozenTrial, reason: str) -> None:
             runs.close(worker, "FAILED", reason)
 
 
-def _finish(settings: SearchSettings, dataset: DataSet, shared: SharedStudy) -> None:
-    """Do the finale, or wait for who does it; who has done it closes the study's run."""
+def _finish(settings: SearchSettings, dataset: DataSet, shared: SharedStudy) -> dict[str, Any]:
+    """Do the finale, or wait for who does it; who has done it closes the study's run. Returns what is known of it."""
     with shared.finale() as mine:
         if not mine:
             runs.close(shared.parent, "FINISHED")  # joining has opened it again
             console.print(f"the study {settings.search.study} is complete: look at MLflow run {shared.parent}")
-            return
+            return {"run_id": shared.parent}
         try:
-            conclude(settings, dataset, shared.optuna, runs.attach(shared.parent))
+            result = conclude(settings, dataset, shared.optuna, runs.attach(shared.parent))
         except BaseException as error:
             if interrupts.is_stop(error):
                 runs.close(shared.parent, "KILLED")
@@ -138,12 +168,14 @@ def _finish(settings: SearchSettings, dataset: DataSet, shared: SharedStudy) -> 
                 runs.close(shared.parent, "FAILED", str(error))
             raise
         runs.close(shared.parent, "FINISHED")
+        return result
 
 
-def _note(settings: SearchSettings) -> str:
-    varied = "\n".join(f"- `{dimension.name}`" for dimension in settings.search.space)
+def _again(settings: SearchSettings, run: Run) -> str:
+    varied = ", ".join(code(dimension.name) for dimension in settings.search.space)
     return (
-        f"Search **{settings.search.study}**, {settings.search.trials} trials over:\n\n{varied}\n\n"
-        "To join it, give the same command on another machine, with the same tracking server and the same study "
-        f"database (environment variable `{DATABASE_VARIABLE}`)."
+        f"The study {code(settings.search.study)}: {settings.search.trials} trials over {varied}. To join it, give the "
+        "command with which it was begun on another machine, with the same tracking server and the same study database "
+        f"(environment variable `{DATABASE_VARIABLE}`). To do it again, under another `search.study`:\n\n"
+        + reproduction(run, "search")
     )

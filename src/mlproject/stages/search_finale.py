@@ -1,21 +1,27 @@
 """What a study ends with: its plots and table, the test result of the best trial, and its model registered."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import optuna
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
+from rich.table import Table
 
 from mlproject.data.dataset import DataSet, open_dataset
 from mlproject.errors import TrainingError
 from mlproject.stages import registration
-from mlproject.stages.console import console
+from mlproject.stages.console import console, heading, new_table
 from mlproject.stages.search_trial import RUN_ATTRIBUTE, as_text
 from mlproject.stages.settings import SearchSettings
 from mlproject.tracking import registry
 from mlproject.tracking.runs import Run
 from mlproject.tuning.study_report import trial_table, write_study
 
+SHOWN = 5  # trials in the terminal's table; the study's page has all
 
-def conclude(settings: SearchSettings, dataset: DataSet, study: optuna.Study, parent: Run) -> None:
-    """Log the study, measure the best trial's model on the test cases, register it, and print where all is.
+
+def conclude(settings: SearchSettings, dataset: DataSet, study: optuna.Study, parent: Run) -> dict[str, Any]:
+    """Log the study, measure the best trial's model on the test cases, register it, print and return where all is.
 
     The test cases are looked at here, for the one setting that was chosen, and nowhere else in a search.
 
@@ -38,7 +44,7 @@ def conclude(settings: SearchSettings, dataset: DataSet, study: optuna.Study, pa
         first = f"the first failed one: {reasons.iloc[0]}" if len(reasons) else "all were pruned"
         raise TrainingError(f"no trial of the study {settings.search.study!r} was finished ({first}); look at {page}")
     best = study.best_trial
-    model_uri = f"runs:/{best.user_attrs[RUN_ATTRIBUTE]}/model"
+    model_uri = registry.model_of(best.user_attrs[RUN_ATTRIBUTE])
     segmenter = registry.load(model_uri, settings.prediction.device)
     preprocessing = segmenter.description.preprocessing
     if preprocessing != settings.preprocessing:  # it was varied
@@ -46,8 +52,17 @@ def conclude(settings: SearchSettings, dataset: DataSet, study: optuna.Study, pa
     values = as_text(best.params)
     parent.log_metrics({"search/best_value": study.best_value})
     parent.tag(best_trial=str(best.number), best_run=best.user_attrs[RUN_ATTRIBUTE], best_values=values)
-    console.print(
-        f"best of {len(finished)} finished trials: {best.number}, validation Dice {study.best_value:.4f}, {values}"
-    )
+    heading(f"The best of {len(finished)} finished trials is {best.number}")
+    console.print(_best_trials(finished))
     chosen_from = f"{best.number} of the study {settings.search.study}, {len(finished)} finished: {values}"
-    registration.conclude(settings, dataset, segmenter, model_uri, parent, {"trial": chosen_from})
+    result = registration.conclude("search", settings, dataset, segmenter, model_uri, parent, {"trial": chosen_from})
+    return result | {"best_trial": best.number, "best_values": best.params, "validation_dice": study.best_value}
+
+
+def _best_trials(finished: Sequence[FrozenTrial]) -> Table:
+    """The best trials, the best first."""
+    table = new_table("trial", "validation Dice", "settings")
+    table.columns[2].justify = "left"
+    for trial in sorted(finished, key=lambda trial: -(trial.value or 0))[:SHOWN]:
+        table.add_row(str(trial.number), f"{trial.value:.4f}", as_text(trial.params))
+    return table

@@ -1,5 +1,6 @@
 """Several trials at once on one machine: further processes of the same command, which join the study."""
 
+import logging
 import os
 import subprocess
 import sys
@@ -33,10 +34,15 @@ def helpers(settings: SearchSettings, groups: Sequence[str]) -> Iterator[None]:
         file = Path(folder) / "config.yaml"
         file.write_text(config.dump(replace(settings, search=replace(settings.search, parallel=1))))
         command = [sys.executable, sys.argv[0], "search", "--config", str(file)]
+        if logging.getLogger("mlproject").isEnabledFor(logging.DEBUG):
+            command.append("--debug")
+        output = subprocess.DEVNULL if console.quiet else None
+        # The bars of several processes would overwrite each other: on such a terminal they print lines.
+        environment = {**os.environ, "TERM": "dumb"}
         try:
             for number in range(1, settings.search.parallel):
                 gpus = {"CUDA_VISIBLE_DEVICES": groups[number]} if groups else {}
-                processes.append(subprocess.Popen(command, env={**os.environ, **gpus}))
+                processes.append(subprocess.Popen(command, env=environment | gpus, stdout=output))
             yield
             for process in processes:
                 if code := process.wait():

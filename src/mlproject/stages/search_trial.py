@@ -13,9 +13,11 @@ from mlproject import config
 from mlproject.data.dataset import DataSet, open_dataset
 from mlproject.network.architectures import build_network
 from mlproject.stages import postprocess, train
+from mlproject.stages.annotation import annotate, part_of
 from mlproject.stages.console import console
 from mlproject.stages.settings import Experiment, SearchSettings
-from mlproject.tracking import registry, runs
+from mlproject.tracking import runs
+from mlproject.tracking.markdown import escape
 from mlproject.tracking.runs import Run
 from mlproject.tracking.server import tracking_errors
 from mlproject.training.progress import Epoch
@@ -59,12 +61,14 @@ def attempt(trial: optuna.Trial, settings: SearchSettings, dataset: DataSet, stu
         runs.open_run(settings.tracking, name, "trial", parent=runs.attach(study_run), tags=tags) as run,
     ):
         trial.set_user_attr(RUN_ATTRIBUTE, run.id)
+        again = part_of(runs.attach(study_run))
         values = suggest(trial, settings.search.space, KINDS)
         console.print(f"{name}: {as_text(values)}")
         experiment = experiment_of(settings, values, name)
         if experiment.preprocessing != settings.preprocessing:
             dataset = open_dataset(experiment.data, experiment.preprocessing, experiment.cache_path)
         try:
+            annotate(run, "trial", experiment, dataset, again)
             last, best = _train(trial, experiment, dataset, run)
             pruned = last.share < 1
             value = best if pruned else _tune(experiment, dataset, run)
@@ -77,6 +81,8 @@ def attempt(trial: optuna.Trial, settings: SearchSettings, dataset: DataSet, stu
         run.log_metrics({"trial/value": value, "trial/network_dice": best, "trial/share_trained": last.share})
         outcome = "pruned" if pruned else "finished"
         run.tag(outcome=outcome, mlflow__runName=f"{name}, pruned" if pruned else name)
+        result = f"{outcome}: validation Dice {value:.4f}, with {escape(as_text(values))}."
+        annotate(run, "trial", experiment, dataset, again, result)
         run.ends_as = "KILLED" if pruned else "FINISHED"
         runs.attach(study_run).log_metrics({"search/value": value}, step=trial.number)
     console.print(f"{name}: {outcome}, Dice {value:.4f}")
@@ -110,7 +116,7 @@ def _tune(experiment: Experiment, dataset: DataSet, run: Run) -> float:
     segmenter = train.best_model(experiment, dataset, run.id)
     probabilities = experiment.run_path(run.id) / "probabilities"
     tuned, dice = postprocess.tuned_on_validation(experiment, dataset, segmenter, run, probabilities)
-    registry.log_model(tuned)
+    postprocess.log_tuned(tuned, dice, experiment, dataset, run)
     return dice
 
 

@@ -7,9 +7,10 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from mlproject import config, interrupts
-from mlproject.data.dataset import DataSet, open_dataset
+from mlproject.data.dataset import DataSet
 from mlproject.errors import Interrupted, ModelError, TrainingError
 from mlproject.evaluation.figures import loss_curves
 from mlproject.evaluation.validation import WholeVolumeDice
@@ -17,15 +18,20 @@ from mlproject.network.architectures import build_network
 from mlproject.prediction.postprocessing import Postprocessing
 from mlproject.prediction.segmenter import ModelDescription, Segmenter, digests_of, load_weights
 from mlproject.prediction.sliding_window import resolve_device
-from mlproject.stages.console import console, training_display
+from mlproject.stages.annotation import annotate, reproduction, run_name
+from mlproject.stages.commands import stage_command
+from mlproject.stages.console import console, facts, heading
+from mlproject.stages.plan import opened, show_plan, show_run
+from mlproject.stages.progress import training_display
 from mlproject.stages.settings import Experiment
 from mlproject.tracking import registry, runs
+from mlproject.tracking.experiment_page import CASE_IMAGE
 from mlproject.tracking.runs import Run
 from mlproject.tracking.server import connect
 from mlproject.training import checkpoint
 from mlproject.training.fit import check_devices, fit
 from mlproject.training.job import BEST, LAST, FitJob
-from mlproject.training.progress import Epoch, Progress
+from mlproject.training.progress import Epoch
 
 MAY_CHANGE = (
     "work_dir",
@@ -55,26 +61,42 @@ CURVES = {
 }
 NETWORK_ALONE = "network"
 UPLOADED_TAG = "checkpoint_step"
+PICTURES = 25
+"""How many pictures of the validation case a run has at the most."""
 
 
-def run(settings: Experiment) -> None:
+def run(settings: Experiment) -> dict[str, Any]:
     """The entry point `train`."""
     settings = settings.resolved()
     if settings.training.node_rank > 0:
         help_to_train(settings)
-        return
+        return {}
     connect()
+    show_plan("train: fit a network", settings)
     dataset = prepare(settings)
     run_id = runs.given_run_id(settings.training.resume)
     run_id = training_run_of(run_id) if settings.training.resume else run_id
     if run_id:
         runs.refuse_other_settings(run_id, settings, MAY_CHANGE)
         runs.refuse_other_data(run_id, dataset.digest)
-    with runs.open_run(settings.tracking, "train", "train", run_id=run_id) as mlflow_run:
+    with runs.open_run(settings.tracking, run_name("train", settings), "train", run_id=run_id) as mlflow_run:
+        mlflow_run.rename(run_name("train", settings))
+        show_run(mlflow_run)
         with saying_how_to_resume("train", mlflow_run, settings):
-            train(settings, dataset, mlflow_run)
-        console.print(f"model: runs:/{mlflow_run.id}/model")
-        console.print(f"tune its CRF next: mlflow run . --env-manager local -e postprocess -P run={mlflow_run.id}")
+            segmenter = train(settings, dataset, mlflow_run, reproduction(mlflow_run, "train"))
+    uri = f"runs:/{mlflow_run.id}/model"
+    tune = stage_command("postprocess", run=mlflow_run.id, work_dir=settings.work_dir)
+    console.print()
+    facts({"model": uri, "next": "tune its threshold and CRF:"})
+    console.print(tune)
+    best = checkpoint.read(settings.run_path(mlflow_run.id) / BEST)
+    return {
+        "run_id": mlflow_run.id,
+        "model": uri,
+        "channels": list(segmenter.description.channels),
+        "best_step": best["step"],
+        "validation_dice": best["validation_dice"],
+    }
 
 
 def prepare(settings: Experiment) -> DataSet:
@@ -82,15 +104,10 @@ def prepare(settings: Experiment) -> DataSet:
     build_network(settings.network, len(settings.data.channels), settings.patches.size)
     check_devices(settings.training)
     resolve_device(settings.prediction.device)
-    dataset = open_dataset(settings.data, settings.preprocessing, settings.cache_path)
-    split = dataset.split
-    console.print(
-        f"{len(dataset.cases)} cases with {', '.join(settings.data.channels)}: {len(split.train)} to train, "
-        f"{len(split.validation)} to validate, {len(split.test)} to test"
-    )
+    dataset = opened(settings)
     small = [
         case.name
-        for case in dataset.load(split.train)
+        for case in dataset.load(dataset.split.train)
         if any(have < want for have, want in zip(case.geometry.shape, settings.patches.size, strict=True))
     ]
     if small:
@@ -118,13 +135,16 @@ def saying_how_to_resume(stage: str, mlflow_run: Run, settings: Experiment) -> I
         raise type(error)(text, *error.args[1:]) from None
 
 
-def train(settings: Experiment, dataset: DataSet, mlflow_run: Run) -> Segmenter:
+def train(settings: Experiment, dataset: DataSet, mlflow_run: Run, again: str) -> Segmenter:
     """Fit, or go on fitting, inside an open MLflow run; returns the best epoch's model, logged to the run.
 
-    Raises Interrupted where the fit was asked to stop; its checkpoint is on disk then, and in the run.
+    `again`: what the run's description says of how to do it again. Raises Interrupted where the fit was asked to
+    stop; its checkpoint is on disk then, and in the run.
     """
+    heading("Training")
     folder = _checkpoints_of(mlflow_run.id, settings)
     begin(settings, dataset, mlflow_run)
+    annotate(mlflow_run, "train", settings, dataset, again)
     with closing(epochs(job_of(settings, dataset, folder), mlflow_run)) as fitted:
         for epoch in fitted:
             if epoch.stopped or _is_time_to_upload(epoch, settings):
@@ -132,7 +152,11 @@ def train(settings: Experiment, dataset: DataSet, mlflow_run: Run) -> Segmenter:
     log_curves(mlflow_run)
     _upload(mlflow_run, folder)
     segmenter = best_model(settings, dataset, mlflow_run.id)
-    registry.log_model(segmenter)
+    best = checkpoint.read(folder / BEST)
+    mlflow_run.measures(registry.log_model(segmenter), settings.data.root_path.name, dataset.digest)
+    mlflow_run.log_metrics({"validation/best_dice": best["validation_dice"]}, step=best["step"])
+    result = f"Best validation Dice {best['validation_dice']:.4f} at step {best['step']} (threshold 0.5, no CRF)."
+    annotate(mlflow_run, "train", settings, dataset, again, result)
     return segmenter
 
 
@@ -171,6 +195,7 @@ def best_model(settings: Experiment, dataset: DataSet, run_id: str) -> Segmenter
         postprocessing=Postprocessing(),
         candidates={NETWORK_ALONE: Postprocessing()},
         seen=tuple(sorted(seen)),
+        missing=settings.data.missing,
     )
     return Segmenter(description, network)
 
@@ -195,11 +220,19 @@ def job_of(settings: Experiment, dataset: DataSet, folder: Path, isolated: bool 
         channels=len(settings.data.channels),
         training_cases=partial(dataset.load, dataset.split.train),
         validation_cases=partial(dataset.load, dataset.split.validation),
-        validate=WholeVolumeDice(settings.patches.size, replace(settings.prediction, mirror=False)),
+        validate=WholeVolumeDice(
+            settings.patches.size, replace(settings.prediction, mirror=False), "" if isolated else _shown_case(dataset)
+        ),
         folder=folder,
         settings=config.to_tree(settings),
         isolated=isolated,
     )
+
+
+def _shown_case(dataset: DataSet) -> str:
+    """The validation case with the middle lesion volume among those with a lesion; "" where none has one."""
+    with_lesion = sorted((dataset.lesion_ml[n], n) for n in dataset.split.validation if dataset.lesion_ml[n] > 0)
+    return with_lesion[len(with_lesion) // 2][1] if with_lesion else ""
 
 
 def epochs(job: FitJob, mlflow_run: Run, name: str = "training") -> Generator[Epoch]:
@@ -207,12 +240,16 @@ def epochs(job: FitJob, mlflow_run: Run, name: str = "training") -> Generator[Ep
 
     Raises Interrupted where it was asked to stop, after the last Epoch, whose checkpoint is written.
     """
+    next_picture = 0.0
     with interrupts.graceful(), training_display(name) as display, closing(fit(job, interrupts.requested)) as events:
         for event in events:
             display.show(event)
-            if isinstance(event, Progress):
+            if not isinstance(event, Epoch):
                 continue
             mlflow_run.log_points(event.points)
+            if event.picture is not None and (event.share >= 1 or event.share >= next_picture):
+                next_picture = event.share + 1 / PICTURES
+                mlflow_run.log_picture(CASE_IMAGE, event.picture, event.step)
             yield event
             if event.stopped:
                 raise interrupts.stop_now(f"stopped at step {event.step}, with a checkpoint")

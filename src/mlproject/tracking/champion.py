@@ -2,8 +2,8 @@
 
 import math
 import tempfile
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,12 @@ from nibabel.nifti1 import Nifti1Image
 
 from mlproject.data.cases import Case
 from mlproject.data.preprocessing import PreparedCase
-from mlproject.errors import ModelError
+from mlproject.errors import DataError, ModelError
 from mlproject.evaluation.metrics import case_metrics
 from mlproject.evaluation.statistics import PairedDifference, paired_difference
 from mlproject.prediction.segmenter import digests_of
-from mlproject.tracking.registry import CHAMPION, fetch, read_description, run_model
+from mlproject.tracking.local_model import LocalModel
+from mlproject.tracking.registry import CHAMPION, fetch, read_description
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,36 +73,52 @@ def _compare(name: str, version: int, holder: int, cases: Sequence[tuple[Case, P
     described = {v: read_description(path) for v, path in models.items()}
     seen = {digest for description in described.values() for digest in description["seen"]}
     needed = {channel for description in described.values() for channel in description["channels"]}
-    unseen = [(case, p) for case, p in cases if not digests_of([p]) & seen and needed <= set(case.images)]
+    unseen = [
+        (case, prepared)
+        for case, prepared in cases
+        if not digests_of([prepared]) & seen and all(_takes(description, case) for description in described.values())
+    ]
     if not unseen:
         return Verdict(
             moved=False,
             reason=f"version {holder} stays champion: there is no case with a label and the channels "
             f"{', '.join(sorted(needed))} that neither it nor version {version} has been trained or tuned on",
         )
-    dice = {v: _dice_of(models[v], described[v]["channels"], unseen, folder / f"answers-{v}") for v in models}
+    dice = {v: _dice_of(models[v], unseen, folder / f"answers-{v}") for v in models}
     table = pd.DataFrame({"case": [c.name for c, _ in unseen], "champion": dice[holder], "challenger": dice[version]})
     difference = paired_difference(np.array(dice[holder]), np.array(dice[version]))
     moved = difference.low > 0
-    found = (
-        f"mean Dice difference {difference.mean:+.4f}, 95 % interval {difference.low:+.4f} to {difference.high:+.4f}"
+    interval = (
+        "too few to judge"
+        if math.isnan(difference.low)
+        else f"95 % interval {difference.low:+.4f} to {difference.high:+.4f}"
     )
     reason = (
         f"version {version} {'becomes champion in place of' if moved else 'does not replace'} version {holder}: "
-        f"{found}, {difference.cases} cases"
+        f"mean Dice difference {difference.mean:+.4f} on {difference.cases} case(s), {interval}"
     )
     return Verdict(moved, reason, difference, table)
 
 
-def _dice_of(
-    model: Path, channels: Sequence[str], cases: Sequence[tuple[Case, PreparedCase]], answers: Path
-) -> list[float]:
-    requests = [{channel: case.images[channel] for channel in channels} for case, _ in cases]
+def _takes(description: Mapping[str, Any], case: Case) -> bool:
+    """Whether a model that describes itself so segments the case: it may lack what is zero to the model."""
+    channels = description["channels"]
+    if description.get("missing", "refuse") == "zero":
+        return channels[0] in case.images and set(channels) <= set(case.channels)
+    return set(channels) <= set(case.images)
+
+
+def _dice_of(model: Path, cases: Sequence[tuple[Case, PreparedCase]], folder: Path) -> list[float]:
     dice = []
-    for (case, prepared), answer in zip(cases, run_model(model, requests, {}, answers), strict=True):
-        if "error" in answer:
-            raise ModelError(f"the champion's rule cannot be applied: case {case.name}: {answer['error']}")
-        mask = np.asarray(Nifti1Image.from_filename(answer["mask"]).dataobj)
-        assert prepared.native_label is not None
-        dice.append(case_metrics(prepared.native_label, mask, prepared.geometry.native_spacing_mm)["dice"])
+    with LocalModel(model) as running:
+        for case, prepared in cases:
+            asked = replace(case, images={c: case.images[c] for c in running.channels if c in case.images})
+            answers = folder / case.name
+            answers.mkdir(parents=True)
+            try:
+                mask = np.asarray(Nifti1Image.from_filename(running.segment(asked, {}, answers).mask).dataobj)
+            except DataError as error:
+                raise ModelError(f"the champion's rule cannot be applied: case {case.name}: {error}") from error
+            assert prepared.native_label is not None
+            dice.append(case_metrics(prepared.native_label, mask, prepared.geometry.native_spacing_mm)["dice"])
     return dice

@@ -3,14 +3,18 @@
 Run as a script, never imported: a process that has imported this project's code would run that code
 instead of the model's own.
 
-    python model_process.py MODEL_FOLDER REQUEST.json ANSWER_FOLDER
+    python model_process.py MODEL_FOLDER
 
-REQUEST: {"cases": [{"channel": "file", ...}, ...], "params": {...}}. For case number N it writes
-N_mask.nii.gz (and N_probability.nii.gz) and N.json: what was measured, or {"error": "..."}.
+The model is loaded once; a line {} on standard output says that it is. Each line on standard input is a request,
+{"images": {"channel": "file", ...}, "params": {...}, "folder": "..."}, and is answered with a line on standard
+output: what was measured, or {"error": "..."}. mask.nii.gz (and probability.nii.gz) are written into the folder.
+It ends with its input.
 """
 
 import base64
 import json
+import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,21 +24,27 @@ import pandas as pd
 from mlflow.exceptions import MlflowException
 
 
-def main(model_folder: str, request_file: str, answer_folder: str) -> None:
-    """Answer each case of the request; a case that fails has its error in its answer."""
-    request = json.loads(Path(request_file).read_text())
+def main(model_folder: str) -> None:
+    """Answer request after request; one that fails has its error in its answer."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the caller ends this process
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print is no answer
     model = mlflow.pyfunc.load_model(model_folder)
-    for number, images in enumerate(request["cases"]):
-        row = {name: base64.b64encode(Path(file).read_bytes()).decode() for name, file in images.items()}
-        answer: dict[str, Any] = {}
-        try:
-            answer = model.predict(pd.DataFrame([row]), params=request["params"]).to_dict("records")[0]
-        except MlflowException as error:
-            answer = {"error": error.message}
-        for name in ("mask", "probability"):
-            if name in answer:
-                (Path(answer_folder) / f"{number}_{name}.nii.gz").write_bytes(base64.b64decode(answer.pop(name)))
-        (Path(answer_folder) / f"{number}.json").write_text(json.dumps(answer))
+    print("{}", file=answers, flush=True)
+    for line in sys.stdin:
+        print(json.dumps(_answer(model, json.loads(line))), file=answers, flush=True)
+
+
+def _answer(model: Any, request: dict[str, Any]) -> dict[str, Any]:
+    row = {name: base64.b64encode(Path(file).read_bytes()).decode() for name, file in request["images"].items()}
+    try:
+        answer = dict(model.predict(pd.DataFrame([row]), params=request["params"]).to_dict("records")[0])
+    except MlflowException as error:
+        return {"error": error.message}
+    for name in ("mask", "probability"):
+        if name in answer:
+            (Path(request["folder"]) / f"{name}.nii.gz").write_bytes(base64.b64decode(answer.pop(name)))
+    return answer
 
 
 if __name__ == "__main__":

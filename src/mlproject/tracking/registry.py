@@ -1,24 +1,23 @@
-"""Models in MLflow: logged with a run, registered under a name, fetched, and run with their own code."""
+"""Models in MLflow: logged with a run, registered under a name, and fetched."""
 
 import json
-import subprocess
-import sys
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import yaml
 from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
 import mlproject
-from mlproject.data.image_files import read_image_file
-from mlproject.data.writing import NIFTI_EXTENSIONS, write_like
 from mlproject.errors import ModelError
 from mlproject.prediction.segmenter import DESCRIPTION, Segmenter
-from mlproject.tracking import model_process, served_model
+from mlproject.tracking import served_model
+from mlproject.tracking.input_example import input_example
+from mlproject.tracking.model_card import CARD, about, shortened
 from mlproject.tracking.served_model import BUNDLE, signature
 
 PACKAGE = Path(mlproject.__file__).parent
@@ -32,7 +31,9 @@ def requirements() -> list[str]:
 
 
 def log_model(segmenter: Segmenter) -> str:
-    """Log a model to the active run as a pyfunc from code, and return its URI."""
+    """Log a model to the active run as a pyfunc from code, and return its URI, models:/ID."""
+    description = segmenter.description
+    chosen = description.postprocessing
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         segmenter.save(Path(folder) / BUNDLE)
@@ -41,15 +42,51 @@ def log_model(segmenter: Segmenter) -> str:
             python_model=served_model.__file__,
             artifacts={BUNDLE: str(Path(folder) / BUNDLE)},
             code_paths=[str(PACKAGE)],
-            signature=signature(segmenter.description.channels),
+            signature=signature(description.channels),
+            input_example=input_example(description.channels),
             pip_requirements=requirements(),
+            params={
+                "channels": ", ".join(description.channels),
+                "network": description.network.name,
+                "patch_size": list(description.patch_size),
+                "threshold": chosen.threshold,
+                "min_lesion_ml": chosen.min_lesion_ml,
+                "crf": chosen.crf is not None,
+            },
         )
     return str(info.model_uri)
 
 
 def register(model_uri: str, name: str) -> int:
-    """Make a logged model a new version of a registered one, and return the version's number."""
-    return int(mlflow.register_model(model_uri, name).version)
+    """Make a logged model (models:/ID) a new version of a registered one, and return the version's number."""
+    client = mlflow.MlflowClient()
+    with suppress(MlflowException):  # it exists, perhaps since a moment ago
+        client.create_registered_model(name, description=about(name))
+    model = client.get_logged_model(model_uri.removeprefix("models:/"))
+    version = client.create_model_version(name, model_uri, model.source_run_id, model_id=model.model_id)
+    # What mlflow.register_model does: it links the model's page with the version's.
+    known = json.loads(model.tags.get(MLFLOW_MODEL_VERSIONS, "[]"))
+    versions = [*known, {"name": name, "version": version.version}]
+    client.set_logged_model_tags(model.model_id, {MLFLOW_MODEL_VERSIONS: json.dumps(versions)})
+    return int(version.version)
+
+
+def model_of(run_id: str) -> str:
+    """The URI (models:/ID) of the model that a run has logged last."""
+    outputs = mlflow.MlflowClient().get_run(run_id).outputs
+    if not (outputs and outputs.model_outputs):
+        raise ModelError(f"run {run_id} has logged no model: give a run that is finished")
+    return f"models:/{outputs.model_outputs[-1].model_id}"
+
+
+def give_card(name: str, version: int, model_uri: str, card: str) -> None:
+    """Make a model card (Markdown) the description of a version, and lay it beside the files of its model."""
+    client = mlflow.MlflowClient()
+    client.update_model_version(name, str(version), shortened(card))
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / CARD
+        file.write_text(card)
+        client.log_model_artifact(model_uri.removeprefix("models:/"), str(file))
 
 
 def fetch(uri: str, folder: Path) -> Path:
@@ -67,37 +104,6 @@ def fetch(uri: str, folder: Path) -> Path:
     if not (found / "artifacts" / BUNDLE).is_dir():
         raise ModelError(f"{uri!r} is not a model of this software: it has no artifacts/{BUNDLE}")
     return found
-
-
-def run_model(
-    folder: Path, cases: Sequence[Mapping[str, Path]], params: Mapping[str, Any], answers: Path
-) -> list[dict[str, Any]]:
-    """Segment cases with a fetched model, in a process of its own with its own logged code.
-
-    Returns what each case's answer says, its mask's file as `mask` (and `probability`'s), or its `error`.
-    Raises ModelError where the model does not run at all.
-    """
-    answers.mkdir(parents=True, exist_ok=True)
-    request = answers / "request.json"
-    rows = [
-        {channel: str(_as_nifti(path, answers / f"{number}_{channel}.nii.gz")) for channel, path in images.items()}
-        for number, images in enumerate(cases)
-    ]
-    request.write_text(json.dumps({"cases": rows, "params": dict(params)}))
-    command = [sys.executable, model_process.__file__, str(folder), str(request), str(answers)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise ModelError(f"the model {folder} does not run (exit code {done.returncode}): {last}")
-    results = []
-    for number in range(len(cases)):
-        answer = json.loads((answers / f"{number}.json").read_text())
-        for name in ("mask", "probability"):
-            file = answers / f"{number}_{name}.nii.gz"
-            if file.exists():
-                answer[name] = file
-        results.append(answer)
-    return results
 
 
 def read_description(folder: Path) -> dict[str, Any]:
@@ -118,11 +124,3 @@ def has_present_code(folder: Path) -> bool:
         return {str(path.relative_to(package)): path.read_bytes() for path in package.rglob("*.py")}
 
     return sources(folder / "code" / PACKAGE.name) == sources(PACKAGE)
-
-
-def _as_nifti(path: Path, converted: Path) -> Path:
-    """The file itself where a request can hold it, else the same voxels on the same grid as NIfTI."""
-    if path.name.lower().endswith(NIFTI_EXTENSIONS):
-        return path.resolve()
-    write_like(read_image_file(path).voxels, path, converted)
-    return converted

@@ -8,41 +8,31 @@ import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import mlflow
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from mlflow.data.pandas_dataset import from_pandas
 from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
+from mlflow.utils.name_utils import _GENERATOR_NOUNS, _GENERATOR_PREDICATES
+from numpy.typing import NDArray
 
 from mlproject import config, interrupts
 from mlproject.data.splits import Split
 from mlproject.errors import SettingsError, TrackingError
-from mlproject.tracking import keep_killed
+from mlproject.tracking import experiment_page, keep_killed
 from mlproject.tracking.server import public_uri
+from mlproject.tracking.settings import TrackingSettings
 from mlproject.training.progress import Point
 
-PARENT_TAG, STAGE_TAG = "mlflow.parentRunId", "stage"
+PARENT_TAG, STAGE_TAG, NOTE_TAG = "mlflow.parentRunId", "stage", "mlflow.note.content"
+WRITTEN_TAG = "mlflow.note.written"  # the description as the run itself has left it; the UI hides mlflow.*
+NOTE_LENGTH = 8000  # the most that a tag holds
 _opened_by_launcher = ""
-
-
-@dataclass(frozen=True)
-class TrackingSettings:
-    """Where a run stands in MLflow; the server itself is MLFLOW_TRACKING_URI (default sqlite:///mlflow.db).
-
-    Attributes:
-        experiment: MLflow experiment; under `mlflow run` its --experiment-name decides instead.
-        registered_model: name in the model registry.
-        system_metrics: log CPU, memory, disk and GPU use with each run.
-    """
-
-    experiment: str = "stroke-lesion"
-    registered_model: str = "stroke-lesion"
-    system_metrics: bool = True
 
 
 class Run:
@@ -58,6 +48,7 @@ class Run:
         self.experiment_id: str = run.info.experiment_id
         self.ends_as = "FINISHED"
         self.client = mlflow.MlflowClient()
+        self._measured: dict[str, str] = {}
 
     def log_settings(self, settings: Any) -> None:
         """Every setting as a parameter `cfg.<dotted name>`, and all of them as config.yaml.
@@ -73,7 +64,7 @@ class Run:
     def log_points(self, points: Sequence[Point]) -> None:
         """Metrics with the step and time at which they were measured; what MLflow has already, it keeps once."""
         metrics = [
-            Metric(name, value, point.timestamp_ms, point.step)
+            Metric(name, value, point.timestamp_ms, point.step, **self._measured)
             for point in points
             for name, value in point.metrics.items()
         ]
@@ -89,6 +80,27 @@ class Run:
         """A metric with a value at each step 0, 1, 2 ..., in one batch; an undefined one (NaN) is left out."""
         now = time.time_ns() // 1_000_000
         self.log_points([Point(step, now, {name: value}) for step, value in enumerate(values) if not math.isnan(value)])
+
+    def measures(self, model_uri: str, dataset: str, digest: str) -> None:
+        """From now on, the metrics logged are also those of this model (models:/ID) on this data set."""
+        model_id = model_uri.removeprefix("models:/")
+        self._measured = {"model_id": model_id, "dataset_name": dataset, "dataset_digest": digest}
+
+    def log_picture(self, key: str, picture: NDArray[np.uint8], step: int) -> None:
+        """An image (rows, columns, 3) of one step: the UI shows those of one key with a slider over the steps."""
+        self.client.log_image(self.id, picture, key=key, step=step, synchronous=True)
+
+    def describe(self, text: str) -> None:
+        """The run's description, in Markdown; one that somebody has written in the UI stays."""
+        tags = self.client.get_run(self.id).data.tags
+        if tags.get(NOTE_TAG, "") == tags.get(WRITTEN_TAG, ""):
+            self.tag(**{NOTE_TAG: text[:NOTE_LENGTH], WRITTEN_TAG: text[:NOTE_LENGTH]})
+
+    def rename(self, name: str) -> None:
+        """Give the run a telling name in place of one that MLflow has made up (`mlflow run` without --run-name)."""
+        made_up, _, number = str(self.client.get_run(self.id).info.run_name).rpartition("-")
+        if number.isdigit() and set(made_up.split("-")) <= {*_GENERATOR_PREDICATES, *_GENERATOR_NOUNS}:
+            self.client.update_run(self.id, name=name)
 
     def log_dataset(self, name: str, digest: str, root: str, split: Split) -> None:
         """The data set with its digest as an MLflow input, and which case is in which part as split.csv."""
@@ -196,9 +208,11 @@ def open_run(
     except MlflowException as error:
         raise TrackingError(f"run {run_id or name} cannot be opened: {error.message.splitlines()[0]}") from error
     run = Run(active)
-    if parent is not None:  # which need not be the run that this process has open
-        run.tag(**{PARENT_TAG: parent.id})
     try:
+        if parent is None:
+            experiment_page.set_up(run.experiment_id)
+        else:  # which need not be the run that this process has open
+            run.tag(**{PARENT_TAG: parent.id})
         yield run
     except BaseException as error:
         if not interrupts.is_stop(error):

@@ -1,0 +1,237 @@
+"""`predict` for many cases: each is recorded in a table, so that the same command goes on where it ended."""
+
+import shutil
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from multiprocessing.pool import ThreadPool
+from pathlib import Path, PurePath
+from typing import Any
+
+from mlproject import interrupts
+from mlproject.data.case import Case, DataSettings, FaultsError
+from mlproject.data.cases import find_cases
+from mlproject.data.storage import S3Folder, folder_of, is_s3, split
+from mlproject.errors import CasesFailedError, DataError, SettingsError
+from mlproject.stages.console import console, facts
+from mlproject.stages.prediction_files import params_of, store
+from mlproject.stages.prediction_table import FILE, Job, PredictionTable
+from mlproject.stages.progress import display
+from mlproject.stages.settings import PredictSettings
+from mlproject.tracking.answers import Answer, Model
+from mlproject.tracking.model_server import ServerGoneError
+
+GONE_IN_A_ROW = 3
+"""After so many cases for which the server could not be reached, the others are not tried."""
+LONGEST_NAME = 200  # bytes; file systems take 255, and endings are added
+SHOWN = 20
+
+
+@dataclass
+class Outcome:
+    """What became of the cases.
+
+    Attributes:
+        done: lesion volume in ml by case.
+        failed: what is wrong, by case.
+        skipped: how many an earlier command has done.
+        left: how many are still to do.
+    """
+
+    done: dict[str, float] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    skipped: int = 0
+    left: int = 0
+
+
+def segment(settings: PredictSettings, model: Model, scratch: Path) -> dict[str, Any]:
+    """Segment all cases of `settings.data.root` into the folder `settings.output`; `scratch` is a folder to work in.
+
+    Raises:
+        CasesFailedError: some cases failed; the others are done.
+        SettingsError, DataError: nothing was begun, or the output folder cannot be written.
+        Interrupted: what was done is recorded.
+    """
+    folder = folder_of(settings.output)
+    _refuse_output_among_the_cases(settings)
+    cases, faults = _find(settings, model.channels, scratch)
+    jobs, bad_names = _jobs(cases, settings, model.version)
+    outcome = Outcome(failed=faults | bad_names)
+    facts(
+        {
+            "Model": f"{model.version} ({settings.model})",
+            "Cases": f"{len(cases) + len(faults)} in {settings.data.root}, channels {', '.join(model.channels)}",
+            "Output": folder.locate(""),
+        }
+    )
+    with folder.locked():
+        table = PredictionTable(folder)
+        todo = table.left_to_do(jobs, settings.force)
+        outcome.skipped, outcome.left = len(jobs) - len(todo), len(todo)
+        if outcome.skipped:
+            console.print(f"{outcome.skipped} of {len(jobs)} cases are done already")
+        table.begin(todo)
+        try:
+            for name, fault in outcome.failed.items():
+                table.failed(name, fault)
+            _segment_all(todo, settings, model, table, outcome, Path(scratch))
+        except BaseException as error:
+            if not interrupts.is_stop(error):
+                raise
+            raise interrupts.stop_now(
+                f"stopped: {outcome.skipped + len(outcome.done)} of {len(jobs)} cases are done, and recorded in "
+                f"{folder.locate(FILE)}. The same command goes on with the others"
+            ) from error
+    return _result(outcome, folder.locate(FILE), settings, model.version)
+
+
+def _segment_all(
+    jobs: Sequence[Job],
+    settings: PredictSettings,
+    model: Model,
+    table: PredictionTable,
+    outcome: Outcome,
+    scratch: Path,
+) -> None:
+    """Segment the jobs and enter each into table and outcome, until all are done or the server is gone."""
+    params = params_of(settings)
+
+    def ask(job: Job) -> tuple[Job, Path, Answer | Exception, float]:
+        began, answers = time.monotonic(), Path(tempfile.mkdtemp(dir=scratch))
+        try:
+            answer: Answer | Exception = model.segment(job.case, params, answers)
+        except (DataError, OSError, MemoryError) as error:
+            answer = error
+        return job, answers, answer, time.monotonic() - began
+
+    if jobs:
+        model.start()
+    gone = 0
+    with ThreadPool(settings.parallel) as pool, display("segmenting") as shown:
+        for job, answers, answer, seconds in pool.imap_unordered(ask, jobs):
+            name = job.case.name
+            try:
+                if isinstance(answer, Exception):
+                    raise answer
+                if answer.model_version != model.version:
+                    raise DataError(f"the server changed in the midst: it is {answer.model_version} now")
+                store(answer, job.case, job.names, table.folder, answers)
+                table.done(job, answer, seconds)
+                outcome.done[name] = answer.lesion_ml
+            except (DataError, OSError, MemoryError) as error:
+                outcome.failed[name] = " ".join((str(error) or type(error).__name__).split())
+                table.failed(name, outcome.failed[name], job)
+            shutil.rmtree(answers, ignore_errors=True)
+            outcome.left -= 1
+            shown.show(1 - outcome.left / len(jobs), f"{len(jobs) - outcome.left} of {len(jobs)} cases")
+            gone = gone + 1 if isinstance(answer, ServerGoneError) else 0
+            if gone == GONE_IN_A_ROW:
+                return
+
+
+def _find(settings: PredictSettings, channels: tuple[str, ...], scratch: Path) -> tuple[list[Case], dict[str, str]]:
+    """The cases, and by name what is wrong with those that cannot be found whole. The model says what it needs."""
+    root = settings.data.root
+    copy = scratch / "cases"
+    if is_s3(root):
+        copy.mkdir()
+        folder, name = split(root) if settings.data.layout == "table" else (folder_of(root), "")
+        assert isinstance(folder, S3Folder)
+        folder.download(copy)
+        root = str(copy / name)
+    where = DataSettings(layout=settings.data.layout, root=root, channels=channels, missing="zero")
+    try:
+        return find_cases(where, labelled=False), {}
+    except FaultsError as error:
+        if not error.sound:
+            raise
+        faults: dict[str, str] = {}
+        for fault in error.faults:
+            name, _, what = fault.replace(str(copy), settings.data.root).partition(": ")
+            faults[name] = f"{faults[name]}; {what}" if name in faults else what
+        return sorted(error.sound, key=lambda case: case.name), faults
+    except DataError as error:
+        raise DataError(str(error).replace(str(copy), settings.data.root)) from error
+
+
+def _jobs(cases: Sequence[Case], settings: PredictSettings, version: str) -> tuple[list[Job], dict[str, str]]:
+    """What is to be made of each case, and by name what is wrong with the names of the others."""
+    jobs: list[Job] = []
+    faults: dict[str, str] = {}
+    taken: set[str] = set()
+    for case in cases:
+        names = {"mask": f"{case.name}.nii.gz"}
+        if settings.naming == "submission":
+            if not case.submission:
+                raise SettingsError(
+                    f"naming=submission: data.layout={settings.data.layout} gives the case {case.name} no name for a "
+                    "challenge (isles2017 does); leave naming out"
+                )
+            names["mask"] = f"{case.submission}.nii"
+        if settings.probability:
+            names["probability"] = f"{case.name}_probability.nii.gz"
+        files = {name.casefold() for name in names.values()}
+        if fault := next(filter(None, map(_fault_of_name, names.values())), None):
+            faults[case.name] = fault
+        elif files & taken:
+            faults[case.name] = f"another case has the file name {', '.join(sorted(files & taken))} already"
+        else:
+            threshold = "tuned" if settings.threshold is None else str(settings.threshold)
+            jobs.append(Job(case, names, version, threshold, str(settings.crf).lower()))
+        taken |= files
+    return jobs, faults
+
+
+def _fault_of_name(name: str) -> str | None:
+    """Why a file of this name must not be written."""
+    if name.startswith((".", "-")) or any(mark in name for mark in "/\\\0\n\r") or len(name.encode()) > LONGEST_NAME:
+        return f"no file is written for a case of this name: {name!r} begins with . or -, holds a slash or is too long"
+    return None
+
+
+def _refuse_output_among_the_cases(settings: PredictSettings) -> None:
+    root, output = _whole(settings.data.root), _whole(settings.output)
+    if output.is_relative_to(root) and output.parts[len(root.parts) :][:1] != ("derivatives",):
+        raise SettingsError(
+            f"output={settings.output} lies in data.root={settings.data.root}: masks among the scans would be taken "
+            "for scans; give a folder elsewhere, or one below derivatives/"
+        )
+
+
+def _whole(location: str) -> PurePath:
+    return PurePath(location) if is_s3(location) else Path(location).expanduser().resolve()
+
+
+def _result(outcome: Outcome, table: str, settings: PredictSettings, version: str) -> dict[str, Any]:
+    """Say what was done, and return it. Raises CasesFailedError where cases failed or are left."""
+    empty = sum(volume == 0 for volume in outcome.done.values())
+    number = outcome.skipped + len(outcome.done) + len(outcome.failed) + outcome.left
+    facts(
+        {
+            "Done": f"{len(outcome.done)} cases{f', {empty} of them without a lesion (0 ml)' if empty else ''}",
+            "Failed": str(len(outcome.failed) or ""),
+            "Table": table,
+        }
+    )
+    result = {
+        "output": settings.output,
+        "table": table,
+        "model_version": version,
+        "cases": number,
+        "done": len(outcome.done),
+        "done_before": outcome.skipped,
+        "failed": outcome.failed,
+        "not_tried": outcome.left,
+    }
+    if not outcome.failed and not outcome.left:
+        return result
+    lines = [f"{name}: {fault}" for name, fault in sorted(outcome.failed.items())]
+    more = [f"... and {len(lines) - SHOWN} more, in {table}"] if len(lines) > SHOWN else []
+    left = f", and {outcome.left} were not tried because the server is gone" if outcome.left else ""
+    raise CasesFailedError(
+        "\n  ".join(
+            [f"{len(lines)} of {number} cases failed{left}. The same command tries them again", *lines[:SHOWN], *more]
+        ),
+        result,
+    )

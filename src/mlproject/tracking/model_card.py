@@ -1,0 +1,181 @@
+"""The model card of a registered version, after Mitchell et al., Model Cards for Model Reporting (FAT* 2019)."""
+
+import math
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from mlproject.evaluation.metrics import METRICS
+from mlproject.prediction.segmenter import ModelDescription
+from mlproject.tracking.markdown import block, code, escape, table
+
+CARD = "model_card.md"
+DESCRIPTION_LENGTH = 5000
+"""The most characters that MLflow's tables hold of a version's description."""
+FEW_CASES = 20
+SHOWN = ("dice", "lesion_f1", "volume_difference_ml", "hd95_mm")
+METRIC_TITLES = {m.name: f"{m.title}{f' ({m.unit})' if m.unit else ''}" for m in METRICS}
+SETTINGS = ("loss", "training", "network", "patches", "preprocessing")
+
+
+@dataclass(frozen=True, eq=False)
+class CardFacts:
+    """What a model card is written from.
+
+    Attributes:
+        model: registered name and version, as name/3.
+        description: the model.
+        run_id: of the MLflow run that made it.
+        data: name of the data set.
+        digest: of its voxels and split.
+        cases: number of cases of each part: train, validation, test.
+        training: budget and device in words.
+        overall: group of test cases → summary of the metrics, from evaluation.metrics.summarise.
+        by_size: lesion load → the same.
+        settings: dotted name → value.
+        source: address and commit of the code.
+        notes: what a reader of the test result must know.
+    """
+
+    model: str
+    description: ModelDescription
+    run_id: str
+    data: str
+    digest: str
+    cases: Mapping[str, int]
+    training: str
+    overall: Mapping[str, pd.DataFrame]
+    by_size: Mapping[str, pd.DataFrame]
+    settings: Mapping[str, Any]
+    source: str
+    notes: tuple[str, ...] = ()
+
+
+def model_card(facts: CardFacts) -> str:
+    """The card as Markdown: what it is, what it reaches, its limits, how to call it, how it was made."""
+    channels = ", ".join(map(escape, facts.description.channels))
+    parts = (
+        f"{_headline(facts)}",
+        f"# {escape(facts.model)}",
+        f"Segments stroke lesions in 3D MRI from {channels}. **Research only: not a medical device, not for diagnosis "
+        "or any decision about a patient.**",
+        f"## Test result\n\n{_results(facts)}",
+        f"## Limits\n\n{_limits(facts)}",
+        f"## How to call it\n\n{_how_to_call(facts)}",
+        f"## How it was made\n\n{_making(facts)}",
+        "## Cite\n\nM. Monteiro and A. Oliveira, Fully Convolutional Neural Network for 3D Stroke Lesion "
+        "Segmentation, ISLES 2017; the data set; and this software (CITATION.cff). The licence of the data decides "
+        "what a model trained on them may be used for.",
+        f"## Settings\n\n{_settings(facts)}",
+    )
+    return "\n\n".join(parts) + "\n"
+
+
+def _headline(facts: CardFacts) -> str:
+    """One line that says it all: the list of versions shows no more, and shows it as plain text."""
+    summary = next(iter(facts.overall.values()))
+    words = ", ".join(f"{METRIC_TITLES[name]} {_interval(summary, name)}" for name in SHOWN[:3])
+    return f"Test: {words}; {int(summary['cases']['dice'])} cases of {escape(facts.data)}. Research only."
+
+
+def _results(facts: CardFacts) -> str:
+    groups = {**facts.overall, **{f"lesions {name}": summary for name, summary in facts.by_size.items()}}
+    groups = {name.replace("lesions no lesion", "no lesion"): summary for name, summary in groups.items()}
+    rows = [
+        [escape(name), int(summary["cases"]["dice"]), *(_interval(summary, metric) for metric in SHOWN)]
+        for name, summary in groups.items()
+    ]
+    header = ["Test cases", "n", *(METRIC_TITLES[metric] for metric in SHOWN)]
+    notes = "".join(f"\n\n{escape(note)}" for note in facts.notes)
+    return (
+        f"{table(header, rows)}\n\nMean with its 95 % bootstrap interval over the cases; a dash where no case defines "
+        f"it. The last rows go by a case's lesion load.{notes}"
+    )
+
+
+def _interval(summary: pd.DataFrame, metric: str) -> str:
+    mean, low, high = (float(summary[column][metric]) for column in ("mean", "low", "high"))
+    if math.isnan(mean):
+        return "–"
+    return f"{mean:.3g}" if math.isnan(low) else f"{mean:.3g} ({low:.3g} to {high:.3g})"
+
+
+def _limits(facts: CardFacts) -> str:
+    few = [f"{n} {part} cases" for part, n in facts.cases.items() if n < FEW_CASES and part != "train"]
+    limits = [
+        f"Tested on cases of {escape(facts.data)} alone: other scanners, protocols, hospitals and kinds of stroke are "
+        "untested. Other channels, or images of another unit or weighting, are no input for it.",
+        "Threshold, smallest lesion and CRF were chosen on the validation cases; the test cases had no part in it.",
+    ]
+    if few:
+        limits.append(f"Small numbers ({', '.join(few)}): the intervals are wide, and what was tuned may not hold.")
+    return "\n".join(f"- {limit}" for limit in limits)
+
+
+def _how_to_call(facts: CardFacts) -> str:
+    name, _, version = facts.model.partition("/")
+    model = f"models:/{name}/{version}"
+    images = [word for c in facts.description.channels for word in (f"--images.{c}", f"{c}.nii.gz")]
+    commands = (
+        f"python src/run.py predict --model {model} {shlex.join(images)} --output mask.nii.gz\n"
+        f"mlflow models serve -m {model} --env-manager local -p 5001"
+    )
+    return (
+        f"{block(commands)}\n\nThe first channel's grid is the mask's. A request to the server has one row a case, "
+        "each channel as base64 of a `.nii.gz` file; `serving_input_example.json` is one that works."
+    )
+
+
+def _making(facts: CardFacts) -> str:
+    chosen = facts.description.postprocessing
+    crf = "none (it did not help on the validation cases)"
+    if chosen.crf is not None:
+        crf = ", ".join(f"{name} {value:.4g}" for name, value in vars(chosen.crf).items() if not isinstance(value, str))
+    cases = ", ".join(f"{n} {part}" for part, n in facts.cases.items())
+    rows = [
+        ("data", f"{escape(facts.data)}, digest {code(facts.digest)}"),
+        ("cases", cases if facts.notes else f"{cases}; no patient is in two parts"),
+        ("training", escape(facts.training)),
+        ("threshold", f"{chosen.threshold:.3g}"),
+        ("smallest lesion", f"{chosen.min_lesion_ml:.3g} ml"),
+        ("CRF", escape(crf)),
+        ("code", escape(facts.source)),
+        ("MLflow run", code(facts.run_id)),
+    ]
+    return table(("", ""), rows)
+
+
+def _settings(facts: CardFacts) -> str:
+    lines = [f"{name}: {value}" for name, value in facts.settings.items() if name.startswith(SETTINGS)]
+    return block("\n".join(lines), "yaml")
+
+
+def shortened(card: str) -> str:
+    """A card as far as a version's description holds it, cut before a heading."""
+    if len(card) <= DESCRIPTION_LENGTH:
+        return card
+    rest = f"\n\n(The rest is in {CARD} among the model's artifacts.)\n"
+    return card[: card.rindex("\n## ", 0, DESCRIPTION_LENGTH - len(rest))].rstrip() + rest
+
+
+def about(name: str) -> str:
+    """The description of a registered model: what a version is, what champion means, how to call it."""
+    return (
+        "Segments stroke lesions in 3D MRI: preprocessing, network, threshold and, where it helps, a dense CRF in one "
+        "model. Research only: not a medical device.\n\n"
+        "**A version** is the model of one run of `main`, or the best trial of one `search`, measured on test cases "
+        "that it has not seen; its description is its model card.\n\n"
+        "**The alias champion** is the version to use. It moves to a new version only where that one is better on "
+        "labelled cases that neither has seen, with the 95 % interval of the paired Dice difference above zero; the "
+        "first version becomes champion at once.\n\n"
+        "**Call it** on files or over HTTP:\n\n"
+        + block(
+            f"python src/run.py predict --model models:/{name}@champion --images.dwi a.nii.gz --images.adc b.nii.gz "
+            f"--output mask.nii.gz\nmlflow models serve -m models:/{name}@champion --env-manager local -p 5001"
+        )
+        + "\n\nThe channels of a version, in their order, stand in its model card and its signature. Each is sent as "
+        "base64 of a `.nii.gz` file; `serving_input_example.json` among the model's artifacts is a request that works."
+    )

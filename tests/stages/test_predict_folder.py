@@ -1,0 +1,253 @@
+"""Many cases: goes on after a bad one, resumes, overwrites nothing unasked. The model here is a threshold; real ones
+answer in end_to_end/test_serving.py."""
+
+import csv
+import json
+import shutil
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pytest
+from nibabel.nifti1 import Nifti1Image
+
+from mlproject import interrupts
+from mlproject.data.case import Case
+from mlproject.data.writing import write_like
+from mlproject.errors import CasesFailedError, DataError, Interrupted, ModelError, SettingsError
+from mlproject.stages import predict_folder
+from mlproject.stages.settings import PredictSettings, ScanSettings
+from mlproject.tracking.answers import Answer, Params
+from mlproject.tracking.model_server import ServerGoneError
+
+
+class Thresholder:
+    """Calls the brightest voxels lesion; counts the cases it is asked about, and fails where it is told to."""
+
+    channels = ("dwi", "adc")
+
+    def __init__(self, version: str = "m/1", fails: Callable[[Case], Exception | None] = lambda _: None) -> None:
+        self.version, self.fails, self.asked = version, fails, list[str]()
+
+    def start(self) -> None: ...
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def segment(self, case: Case, params: Params, folder: Path) -> Answer:
+        self.asked.append(case.name)
+        if error := self.fails(case):
+            raise error
+        if case.missing:
+            raise DataError(f"channel {case.missing[0]!r}: no image, and the model needs one")
+        try:
+            image = Nifti1Image.from_filename(case.images["dwi"])
+            values = np.asarray(image.dataobj, dtype=np.float32)
+        except Exception as error:
+            raise DataError("dwi cannot be read") from error
+        mask = values > values.max() * params.get("threshold", 0.5)
+        write_like(mask.astype(np.uint8), case.images["dwi"], folder / "mask.nii.gz")
+        probability = folder / "probability.nii.gz" if params["return_probability"] else None
+        if probability:
+            write_like(values / values.max(), case.images["dwi"], probability)
+        return Answer(folder / "mask.nii.gz", probability, float(mask.sum()) / 1000, 1, self.version)
+
+
+@pytest.fixture
+def data(tiny_isles: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_isles, tmp_path / "sc ans"))
+
+
+@pytest.fixture
+def settings(data: Path, tmp_path: Path) -> PredictSettings:
+    return PredictSettings(model="m", data=ScanSettings(root=str(data)), output=str(tmp_path / "out"))
+
+
+def image(data: Path, number: int, channel: str) -> Path:
+    return next(data.rglob(f"sub-synthetic{number:04d}_*_{channel}.nii.gz"))
+
+
+def run(settings: PredictSettings, model: Thresholder, scratch: Path) -> dict[str, Any]:
+    shutil.rmtree(scratch / "work", ignore_errors=True)
+    (scratch / "work").mkdir()
+    return predict_folder.segment(settings, model, scratch / "work")
+
+
+def table(settings: PredictSettings) -> dict[str, dict[str, str]]:
+    with (Path(settings.output) / "predictions.csv").open(newline="") as file:
+        return {row["case"]: row for row in csv.DictReader(file)}
+
+
+def files(settings: PredictSettings) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in Path(settings.output).iterdir() if path.suffix == ".gz"}
+
+
+def test_bad_cases_are_listed_and_the_others_done(settings: PredictSettings, data: Path, tmp_path: Path) -> None:
+    image(data, 1, "dwi").write_bytes(b"no image")
+    image(data, 2, "adc").unlink()
+    image(data, 3, "dwi").unlink()
+    for path in [*data.rglob("sub-synthetic0004_*"), *data.glob("*/sub-synthetic0004")]:
+        path.rename(path.with_name(path.name.replace("sub-synthetic0004", "sub-ä b")))
+    with pytest.raises(CasesFailedError, match="3 of 6 cases failed") as caught:
+        run(settings, Thresholder(), tmp_path)
+    assert caught.value.exit_code == 1 and json.dumps(caught.value.result)
+    failed = caught.value.result["failed"]
+    assert list(failed) and all(f"{name}: {failed[name]}" in str(caught.value) for name in failed)
+    words = {"sub-synthetic0001": "cannot be read", "sub-synthetic0002": "'adc'", "sub-synthetic0003": "dwi is missing"}
+    assert set(failed) == set(words) and all(word in failed[name] for name, word in words.items())
+    assert set(files(settings)) == {f"{name}.nii.gz" for name in ("sub-ä b", "sub-synthetic0005", "sub-synthetic0006")}
+    rows = table(settings)
+    assert {name for name, row in rows.items() if row["status"] == "failed"} == set(words)
+    mask = Nifti1Image.from_filename(Path(settings.output) / "sub-ä b.nii.gz")
+    scan = Nifti1Image.from_filename(next(data.rglob("sub-ä b_*_dwi.nii.gz")))
+    np.testing.assert_array_equal(mask.affine, scan.affine)
+    assert float(rows["sub-ä b"]["lesion_volume_ml"]) == np.asarray(mask.dataobj).sum() / 1000 > 0
+
+
+def test_the_same_command_does_what_is_left(settings: PredictSettings, data: Path, tmp_path: Path) -> None:
+    kept = image(data, 1, "dwi").read_bytes()
+    image(data, 1, "dwi").write_bytes(b"no image")
+    with pytest.raises(CasesFailedError):
+        run(settings, Thresholder(), tmp_path)
+    before = files(settings)
+    image(data, 1, "dwi").write_bytes(kept)
+    (Path(settings.output) / "sub-synthetic0002.nii.gz").unlink()
+    model = Thresholder()
+    result = run(settings, model, tmp_path)
+    assert model.asked == ["sub-synthetic0001", "sub-synthetic0002"]
+    assert (result["done"], result["done_before"], result["failed"]) == (2, 4, {})
+    assert files(settings).items() > before.items()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"threshold": 0.4}, r"threshold tuned \(now 0.4\)"),
+        ({"crf": False}, r"crf true \(now false\)"),
+        ({"probability": True}, r"probability none \(now sub-synthetic0001_probability.nii.gz\)"),
+        ("model", r"model_version m/1 \(now m/2\)"),
+        ("images", "its images were others"),
+    ],
+)
+def test_results_of_another_kind_are_not_mixed(
+    change: Any, words: str, settings: PredictSettings, data: Path, tmp_path: Path
+) -> None:
+    run(settings, Thresholder(), tmp_path)
+    before, rows = files(settings), table(settings)
+    model = Thresholder("m/2" if change == "model" else "m/1")
+    if change == "images":
+        shutil.copy(image(data, 2, "dwi"), image(data, 1, "dwi"))
+    other = replace(settings, **change) if isinstance(change, dict) else settings
+    with pytest.raises(SettingsError, match=words):
+        run(other, model, tmp_path)
+    assert not model.asked and files(settings) == before and table(settings) == rows
+    run(replace(other, force=True), model, tmp_path)
+    assert len(model.asked) == (1 if change == "images" else 6)
+    again = Thresholder(model.version)
+    run(other, again, tmp_path)
+    assert not again.asked
+
+
+def test_files_of_others_are_not_overwritten(settings: PredictSettings, tmp_path: Path) -> None:
+    Path(settings.output).mkdir()
+    mine = Path(settings.output) / "sub-synthetic0003.nii.gz"
+    mine.write_text("drawn by hand")
+    with pytest.raises(SettingsError, match=r"1 files exist .*sub-synthetic0003\.nii\.gz"):
+        run(settings, Thresholder(), tmp_path)
+    assert [path.name for path in Path(settings.output).iterdir()] == [mine.name]
+    run(replace(settings, force=True), Thresholder(), tmp_path)
+    assert mine.read_bytes() != b"drawn by hand"
+
+
+def test_a_failed_case_has_no_mask_of_another_model(settings: PredictSettings, tmp_path: Path) -> None:
+    run(settings, Thresholder(), tmp_path)
+    bad = Thresholder("m/2", lambda case: DataError("bad") if case.name.endswith("2") else None)
+    with pytest.raises(CasesFailedError):
+        run(replace(settings, force=True), bad, tmp_path)
+    assert "sub-synthetic0002.nii.gz" not in files(settings) and len(files(settings)) == 5
+
+
+def test_stopped_in_the_midst(settings: PredictSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entered = predict_folder.store
+
+    def stop_at_third(answer: Answer, case: Case, *others: Any) -> None:
+        if case.name.endswith("3"):
+            monkeypatch.setattr(interrupts, "_received", signal.SIGINT)
+            raise Interrupted("stopped by SIGINT", signal.SIGINT)
+        entered(answer, case, *others)
+
+    monkeypatch.setattr(predict_folder, "store", stop_at_third)
+    with pytest.raises(Interrupted, match=r"2 of 6 cases are done.*same command goes on") as caught:
+        run(settings, Thresholder(), tmp_path)
+    assert caught.value.exit_code == 130
+    assert [row["status"] for row in table(settings).values()] == ["done"] * 2 + ["pending"] * 4
+    monkeypatch.undo()
+    # Killed between writing a mask and recording it: the file is its own, not another's.
+    shutil.copy(Path(settings.output) / "sub-synthetic0001.nii.gz", Path(settings.output) / "sub-synthetic0003.nii.gz")
+    model = Thresholder()
+    assert run(settings, model, tmp_path)["done"] == 4 and len(model.asked) == 4
+
+
+def test_a_server_that_is_gone_is_not_asked_for_ever(settings: PredictSettings, tmp_path: Path) -> None:
+    model = Thresholder(fails=lambda case: ServerGoneError("gone") if case.name[-1] in "3456" else None)
+    with pytest.raises(CasesFailedError, match="1 were not tried because the server is gone") as caught:
+        run(settings, model, tmp_path)
+    assert len(caught.value.result["failed"]) == 3 and caught.value.result["not_tried"] == 1
+
+
+def test_a_model_that_does_not_run_ends_it(settings: PredictSettings, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="does not run"):
+        run(settings, Thresholder(fails=lambda case: ModelError("does not run")), tmp_path)
+
+
+def test_a_server_that_changes_its_model(settings: PredictSettings, tmp_path: Path) -> None:
+    class Changing(Thresholder):
+        def segment(self, case: Case, params: Params, folder: Path) -> Answer:
+            answer = super().segment(case, params, folder)
+            return replace(answer, model_version="m/9") if case.name.endswith("6") else answer
+
+    with pytest.raises(CasesFailedError, match=r"sub-synthetic0006: .*it is m/9 now"):
+        run(settings, Changing(), tmp_path)
+    assert len(files(settings)) == 5
+
+
+def cases_table(data: Path, names: list[str]) -> str:
+    rows = []
+    for number, name in enumerate(names):  # each file may stand once in a table
+        files = [f"{number}_{channel}.nii.gz" for channel in ("dwi", "adc")]
+        for file in files:
+            shutil.copy(image(data, 1, file[2:5]), data / file)
+        rows.append(",".join([f'"{name}"', *files]))
+    (data / "cases.csv").write_text("\n".join(["case,dwi,adc", *rows]))
+    return str(data / "cases.csv")
+
+
+def test_names_that_are_no_file_names(settings: PredictSettings, data: Path, tmp_path: Path) -> None:
+    names = ["-rf", "ok", "OK", "x" * 300, "a_probability", "a"]
+    where = ScanSettings(layout="table", root=cases_table(data, names))
+    with pytest.raises(CasesFailedError) as caught:
+        run(replace(settings, data=where, probability=True), Thresholder(), tmp_path)
+    assert len(caught.value.result["failed"]) == 4 and caught.value.result["done"] == 2
+    assert all(path.parent == Path(settings.output) for path in Path(settings.output).rglob("*"))
+
+
+def test_output_among_the_scans_is_refused(settings: PredictSettings, data: Path, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="would be taken for scans"):
+        run(replace(settings, output=str(data / "masks")), Thresholder(), tmp_path)
+    run(replace(settings, output=str(data / "derivatives" / "masks")), Thresholder(), tmp_path)
+
+
+def test_bucket_to_bucket(settings: PredictSettings, data: Path, tmp_path: Path, buckets: Path) -> None:
+    shutil.copytree(data / "rawdata", buckets / "scans" / "set" / "rawdata")
+    (buckets / "masks").mkdir()
+    remote = replace(settings, data=ScanSettings(root="s3://scans/set"), output="s3://masks/one")
+    assert run(remote, Thresholder(), tmp_path)["done"] == 6
+    run(settings, Thresholder(), tmp_path)
+    stored = {path.name: path.read_bytes() for path in (buckets / "masks" / "one").glob("*.gz")}
+    assert stored == files(settings)
+    assert run(remote, Thresholder(), tmp_path)["done_before"] == 6

@@ -1,0 +1,93 @@
+"""The model card: what stands in it is what was measured, and it fits where MLflow keeps it."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pandas as pd
+from markdown_it import MarkdownIt
+
+import tiny
+from mlproject.data.preprocessing import PreprocessingSettings
+from mlproject.evaluation.metrics import METRICS, summarise_by_size, summarise_groups
+from mlproject.prediction.crf import CrfSettings
+from mlproject.prediction.postprocessing import Postprocessing
+from mlproject.prediction.segmenter import ModelDescription
+from mlproject.prediction.sliding_window import PredictionSettings
+from mlproject.tracking.model_card import DESCRIPTION_LENGTH, CardFacts, model_card, shortened
+
+DICE = (0.9, 0.7, 0.5, 0.3)
+LOAD_ML = (60.0, 20.0, 0.5, 0.0)
+
+
+def facts(**changes: object) -> CardFacts:
+    rows: list[Mapping[str, float]] = [
+        {metric.name: 2.0 for metric in METRICS} | {"dice": dice, "reference_ml": load, "prediction_ml": 1.0}
+        for dice, load in zip(DICE, LOAD_ML, strict=True)
+    ]
+    table = pd.DataFrame(rows)
+    description = ModelDescription(
+        channels=("dwi", "a dc"),
+        preprocessing=PreprocessingSettings(),
+        network=tiny.NETWORK,
+        patch_size=tiny.PATCHES.size,
+        prediction=PredictionSettings(),
+        postprocessing=Postprocessing(threshold=0.43, min_lesion_ml=0.1, crf=CrfSettings(theta_alpha_mm=33)),
+        candidates={},
+        seen=(),
+    )
+    made = CardFacts(
+        model="stroke-lesion/3",
+        description=description,
+        run_id="0123",
+        data="isles|2022",
+        digest="abcd",
+        cases={"train": 200, "validation": 7, "test": 4},
+        training="2500 steps of 2 patches, on CPU",
+        overall={group: tables["x"] for group, tables in summarise_groups({"x": table}).items()},
+        by_size=summarise_by_size(table),
+        settings={"loss.dice": 1.0, "data.root": "/home/someone/data"},
+        source="https://host/a, commit 12",
+    )
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def rows_of(card: str) -> list[list[str]]:
+    tokens = MarkdownIt("gfm-like", {"linkify": False}).parse(card)
+    cells: list[list[str]] = []
+    for number, token in enumerate(tokens):
+        if token.type == "tr_open":
+            cells.append([])
+        elif token.type in ("td_open", "th_open"):
+            cells[-1].append("".join(child.content for child in tokens[number + 1].children or ()))
+    return cells
+
+
+def test_results_overall_and_by_size() -> None:
+    rows = {row[0]: row[1:] for row in rows_of(model_card(facts()))}
+    assert rows["all cases"][0] == "4" and rows["all cases"][1].startswith("0.6 (")
+    assert rows["cases with a lesion"][:1] == ["3"] and rows["cases with a lesion"][1].startswith("0.7 (")
+    assert rows["no lesion"][:2] == ["1", "0.3"]  # one case has no interval
+    assert rows["lesions below 1 ml"][:2] == ["1", "0.5"]
+    assert rows["lesions 10 to 50 ml"][:2] == ["1", "0.7"] and rows["lesions 50 ml or more"][:2] == ["1", "0.9"]
+    assert rows["threshold"] == ["0.43"] and "theta_alpha_mm 33" in rows["CRF"][0]
+
+
+def test_what_it_says_and_what_it_does_not() -> None:
+    card = model_card(facts())
+    for words in ("not a medical device", "7 validation cases, 4 test cases", "no patient is in two parts", "Limits"):
+        assert words in card
+    assert "--images.dwi dwi.nii.gz '--images.a dc' 'a dc.nii.gz'" in card
+    assert "/home" not in card
+    assert "200 train cases" not in card  # enough
+    repeated = model_card(facts(notes=("Not an estimate: 1 test case was also trained on.",)))
+    assert "Not an estimate" in repeated and "no patient is in two parts" not in repeated
+    no_crf = replace(facts().description, postprocessing=Postprocessing())
+    assert "did not help" in model_card(facts(description=no_crf))
+
+
+def test_a_long_card_is_cut_before_a_heading_where_mlflow_has_no_room() -> None:
+    card = model_card(facts(settings={f"network.{n}": n for n in range(1000)}))
+    short = shortened(card)
+    assert len(card) > DESCRIPTION_LENGTH >= len(short)
+    assert "## Cite" in short and "## Settings" not in short and "model_card.md" in short
+    assert shortened(short) == short

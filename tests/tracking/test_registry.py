@@ -1,0 +1,62 @@
+"""A model as MLflow keeps it: what its page shows works."""
+
+import json
+from pathlib import Path
+
+import mlflow
+import pytest
+
+import tiny
+from mlproject.data.preprocessing import PreprocessingSettings
+from mlproject.errors import ModelError
+from mlproject.network.architectures import build_network
+from mlproject.prediction.postprocessing import Postprocessing
+from mlproject.prediction.segmenter import ModelDescription, Segmenter
+from mlproject.prediction.sliding_window import PredictionSettings
+from mlproject.tracking import registry
+
+
+@pytest.fixture
+def run_id(tracking: Path) -> str:
+    description = ModelDescription(
+        channels=("t1", "dwi"),  # the first is none that the synthetic cases have
+        preprocessing=PreprocessingSettings(),
+        network=tiny.NETWORK,
+        patch_size=tiny.PATCHES.size,
+        prediction=PredictionSettings(device="cpu"),
+        postprocessing=Postprocessing(),
+        candidates={"network": Postprocessing()},
+        seen=(),
+    )
+    with mlflow.start_run(experiment_id=mlflow.create_experiment("here")) as run:
+        uri = registry.log_model(Segmenter(description, build_network(tiny.NETWORK, 2, tiny.PATCHES.size)))
+    assert uri == registry.model_of(run.info.run_id)
+    return str(run.info.run_id)
+
+
+def test_model_version_card_and_example(run_id: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    capfd.readouterr()
+    uri, client = registry.model_of(run_id), mlflow.MlflowClient()
+    assert [registry.register(uri, "m"), registry.register(uri, "m")] == [1, 2]
+    registry.give_card("m", 2, uri, "the card\n\n## More\n")
+    assert capfd.readouterr().err == ""  # MLflow's own register_model talks
+    version = client.get_model_version("m", "2")
+    assert version.description.startswith("the card") and version.run_id == run_id
+    assert "champion" in client.get_registered_model("m").description
+    linked = client.get_logged_model(uri.removeprefix("models:/")).tags["mlflow.modelVersions"]
+    assert [entry["version"] for entry in json.loads(linked)] == [1, 2]
+
+    folder = registry.fetch("models:/m/2", tmp_path / "fetched")
+    assert (folder / "model_card.md").read_text().startswith("the card")
+    request = json.loads((folder / "serving_input_example.json").read_text())
+    assert request["dataframe_split"]["columns"] == ["t1", "dwi"]
+    model = mlflow.pyfunc.load_model(str(folder))
+    (answer,) = model.predict(model.input_example).to_dict("records")
+    assert answer["model_version"] == "m/2" and answer["lesion_count"] >= 0 and answer["mask"]
+
+
+def test_a_run_without_a_model_is_refused(tracking: Path) -> None:
+    with mlflow.start_run(experiment_id=mlflow.create_experiment("here")) as run:
+        pass
+    with pytest.raises(ModelError, match="has logged no model"):
+        registry.model_of(run.info.run_id)

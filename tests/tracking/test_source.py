@@ -1,0 +1,46 @@
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from mlproject.tracking import source as module
+from mlproject.tracking.source import Source, public_url, source
+
+
+@pytest.mark.parametrize(
+    ("remote", "shown"),
+    [
+        ("https://user:secret@github.com/a/b.git", "https://github.com/a/b.git"),
+        ("https://token@host:8443/a/b?key=secret#x", "https://host:8443/a/b"),
+        ("https://github.com/a/b", "https://github.com/a/b"),
+        ("ssh://git@host/a/b.git", "ssh://git@host/a/b.git"),
+        ("git@github.com:a/b.git", "git@github.com:a/b.git"),
+        ("/home/someone/b", ""),
+        ("file:///home/someone/b", ""),
+        ("", ""),
+    ],
+)
+def test_no_password_and_no_folder_in_the_address(remote: str, shown: str) -> None:
+    assert public_url(remote) == shown
+
+
+def test_commit_and_changes_of_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def git(*words: str) -> str:
+        who = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        return subprocess.run(["git", "-C", tmp_path, *who, *words], check=True, capture_output=True, text=True).stdout
+
+    monkeypatch.setattr(module, "PROJECT", tmp_path)
+    source.cache_clear()
+    assert source() == Source("", "", changed=False)  # no checkout
+    (tmp_path / "a.py").write_text("1")
+    git("init")
+    git("add", "a.py")
+    git("commit", "-m", "x")
+    git("remote", "add", "origin", "https://me:secret@host/a.git")
+    (tmp_path / "untracked").touch()
+    source.cache_clear()
+    assert source() == Source(git("rev-parse", "HEAD").strip(), "https://host/a.git", changed=False)
+    (tmp_path / "a.py").write_text("2")
+    source.cache_clear()
+    assert source().changed
+    source.cache_clear()

@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # Setting CXXFLAGS drops -O3 from pydensecrf2's build and makes its CRF 6 to 10 times slower.
 unexport CXXFLAGS CFLAGS
 
-.PHONY: help environment demo test lint bench clean
+.PHONY: help environment demo test lint bench tour clean
 help:  ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
@@ -34,11 +34,16 @@ lint: $(VENV)/development  ## style, types, and that imports point one way
 	mypy
 	PYTHONPATH=src lint-imports
 
-test: $(VENV)/development  ## the whole suite
-	python -m pytest
+test: $(VENV)/development  ## the whole suite, on all cores (python -m pytest FILE runs a part of it)
+	python -m pytest --numprocesses auto --maxprocesses 8 --dist loadgroup
 
 bench: $(VENV)/environment  ## speed beside its peers: a table, and bench.json; about 6 minutes on 2 cores
 	PYTHONPATH=src python -m bench.run
+
+tour: $(VENV)/environment  ## the pictures of docs/tour.md, made anew; needs Chromium; about 8 minutes on 2 cores
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
+		$$($(VENV)/bin/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['dependency-groups']['tour'])")
+	$(VENV)/bin/python docs/make_tour.py
 
 clean:  ## remove .venv (data, runs and models stay)
 	rm -rf $(VENV)

@@ -3,7 +3,7 @@
     make tour
     python docs/make_tour.py --database sqlite:////path/to/mlflow.db    # of runs that exist: a `search` and `main`s
 
-It needs the dependency group `tour` (playwright) and Chromium or Chrome. The runs take about ten minutes on 2 cores
+It needs the dependency group `tour` (playwright) and Chromium or Chrome. The runs take about six minutes on 2 cores
 and are kept in build/tour, so that a second call takes one minute.
 """
 
@@ -127,9 +127,9 @@ class Tour:
         self.page.wait_for_timeout(1000 * wait_s)
 
     def save(self, name: str) -> None:
-        """The picture of what is seen now, in a few colours so that the file is small."""
+        """The picture of what is seen now, in 256 colours so that the file is small."""
         picture = Image.open(BytesIO(self.page.screenshot()))
-        picture = picture.convert("RGB").quantize(96, dither=Image.Dither.NONE)
+        picture = picture.convert("RGB").quantize(256, kmeans=2, dither=Image.Dither.NONE)
         picture.save(PICTURES / f"{name}.png", optimize=True)
         print(f"docs/tour/{name}.png  {(PICTURES / f'{name}.png').stat().st_size / 1000:.0f} kB")
 
@@ -165,6 +165,7 @@ def slider(tour: Tour) -> None:
     steps = tour.page.locator("input[type='number']").first
     steps.fill(str(last))
     steps.press("Enter")
+    steps.blur()
     tour.page.wait_for_timeout(3000)
 
 

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import pytest
 # Set before numpy and torch are imported: several threads only slow tiny volumes down.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["MPLBACKEND"] = "Agg"
-for variable in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID"):
+MLFLOW_VARIABLES = ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID")
+for variable in MLFLOW_VARIABLES:
     os.environ.pop(variable, None)  # no test writes to a developer's own server
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -21,6 +23,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         shares = "workplace" in getattr(item, "fixturenames", ())
         item.add_marker(pytest.mark.xdist_group("workplace" if shares else item.path.name))
+
+
+@pytest.fixture(autouse=True)
+def _no_tracking_left() -> Iterator[None]:
+    """`mlflow.set_tracking_uri` sets the environment variable too, which the commands of later tests would inherit."""
+    yield
+    for variable in MLFLOW_VARIABLES:
+        os.environ.pop(variable, None)
+    if "mlflow" in sys.modules:
+        sys.modules["mlflow"].set_tracking_uri(None)
 
 
 @pytest.fixture(scope="session")

@@ -63,6 +63,32 @@ def test_report_and_headline(workplace: Workplace) -> None:
     assert table[table["variant"] == chosen]["dice"].mean() == parent.data.metrics["test/dice"]
 
 
+def test_pages_say_what_was_run_and_how_to_do_it_again(workplace: Workplace) -> None:
+    (parent,) = workplace.runs("main")
+    client, tags = workplace.client(), parent.data.tags
+    assert parent.info.run_name == "main tiny dynunet 8 steps seed 0"  # `mlflow run` had made one up
+    assert (tags["dataset"], tags["cases"], tags["device"]) == ("tiny", "6", "CPU")
+    note = tags["mlflow.note.content"]
+    assert note.startswith("Test Dice **") and f"mlflow artifacts download --run-id {parent.info.run_id}" in note
+    assert tags["mlflow.source.git.commit"] in note and str(workplace.data) not in note
+    for stage in ("train", "postprocess", "evaluate"):
+        (child,) = workplace.runs(stage)
+        assert parent.info.run_id in child.data.tags["mlflow.note.content"]
+        assert "No result yet" not in child.data.tags["mlflow.note.content"]
+    (train,) = workplace.runs("train")
+    assert any(file.startswith("images/") for file in artifacts(workplace, train.info.run_id, "images"))
+    version = client.get_model_version("stroke-lesion", "1")
+    card = client.download_artifacts(parent.info.run_id, "model_card.md")
+    assert version.description.splitlines()[0] == Path(card).read_text().splitlines()[0]
+    assert str(workplace.folder) not in Path(card).read_text() and str(workplace.data) not in Path(card).read_text()
+    model = client.get_logged_model(tags["registered_model_source"].removeprefix("models:/"))
+    linked = {metric.key: metric for metric in model.metrics}
+    assert linked["test/dice"].value == parent.data.metrics["test/dice"] and linked["test/dice"].dataset_name == "tiny"
+    assert {name for name in parent.data.metrics if name.startswith("tuned/")} == {
+        name for name in workplace.runs("postprocess")[0].data.metrics if name.startswith("tuned/")
+    }
+
+
 def test_what_is_printed_last(workplace: Workplace) -> None:
     printed = (workplace.folder / "stdout.txt").read_text()
     for words in ("with CRF", "report:", "models:/stroke-lesion/1", "mlflow ui", "mlflow models serve"):

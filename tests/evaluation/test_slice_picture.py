@@ -18,15 +18,14 @@ def volumes() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def places(picture: np.ndarray, colour: str) -> np.ndarray:
-    """Rows and columns of the right half that have a colour."""
-    right = picture[:-CAPTION_PIXELS, picture.shape[1] // 2 :]
-    return np.argwhere((right == (255 * np.array(to_rgb(colour))).astype(np.uint8)).all(axis=-1))
+    """Rows and columns of the slice that have a colour."""
+    return np.argwhere((picture[:-CAPTION_PIXELS] == (255 * np.array(to_rgb(colour))).astype(np.uint8)).all(axis=-1))
 
 
 def test_true_proportions_and_radiological_convention() -> None:
     picture = slice_picture(*volumes(), (2.0, 1.0, 5.0), "Dice 1")
     assert picture.dtype == np.uint8
-    assert picture.shape == (30 * PIXELS // 40 + CAPTION_PIXELS, 2 * PIXELS, 3)  # 40 mm wide, 30 mm high
+    assert picture.shape == (30 * PIXELS // 40 + CAPTION_PIXELS, PIXELS, 3)  # 40 mm wide, 30 mm high
     rows, columns = places(picture, SKY_BLUE).mean(axis=0)
     assert columns > PIXELS / 2  # the patient's left is on the right
     assert rows < 30 * PIXELS / 40 / 2  # the front is above

@@ -64,11 +64,11 @@ def rows_of(card: str) -> list[list[str]]:
 
 def test_results_overall_and_by_size() -> None:
     rows = {row[0]: row[1:] for row in rows_of(model_card(facts()))}
-    assert rows["all cases"][0] == "4" and rows["all cases"][1].startswith("0.6 (")
-    assert rows["cases with a lesion"][:1] == ["3"] and rows["cases with a lesion"][1].startswith("0.7 (")
-    assert rows["no lesion"][:2] == ["1", "0.3"]  # one case has no interval
-    assert rows["lesions below 1 ml"][:2] == ["1", "0.5"]
-    assert rows["lesions 10 to 50 ml"][:2] == ["1", "0.7"] and rows["lesions 50 ml or more"][:2] == ["1", "0.9"]
+    assert rows["all cases"][0] == "4" and rows["all cases"][1].startswith("0.600 (")
+    assert rows["cases with a lesion"][:1] == ["3"] and rows["cases with a lesion"][1].startswith("0.700 (")
+    assert rows["no lesion"][:2] == ["1", "0.300"]  # one case has no interval
+    assert rows["lesions below 1 ml"][:2] == ["1", "0.500"]
+    assert rows["lesions 10 to 50 ml"][:2] == ["1", "0.700"] and rows["lesions 50 ml or more"][:2] == ["1", "0.900"]
     assert rows["threshold"] == ["0.43"] and "theta_alpha_mm 33" in rows["CRF"][0]
 
 

@@ -43,16 +43,25 @@ def test_model_version_card_and_example(run_id: str, tmp_path: Path, capfd: pyte
     version = client.get_model_version("m", "2")
     assert version.description.startswith("the card") and version.run_id == run_id
     assert "champion" in client.get_registered_model("m").description
-    linked = client.get_logged_model(uri.removeprefix("models:/")).tags["mlflow.modelVersions"]
-    assert [entry["version"] for entry in json.loads(linked)] == [1, 2]
+    tags = client.get_logged_model(uri.removeprefix("models:/")).tags
+    assert [entry["version"] for entry in json.loads(tags["mlflow.modelVersions"])] == [1, 2]
+    assert tags["mlflow.note.content"] == version.description
 
     folder = registry.fetch("models:/m/2", tmp_path / "fetched")
+    assert registry.logged_uri(folder) == uri
     assert (folder / "model_card.md").read_text().startswith("the card")
     request = json.loads((folder / "serving_input_example.json").read_text())
     assert request["dataframe_split"]["columns"] == ["t1", "dwi"]
     model = mlflow.pyfunc.load_model(str(folder))
     (answer,) = model.predict(model.input_example).to_dict("records")
     assert answer["model_version"] == "m/2" and answer["lesion_count"] >= 0 and answer["mask"]
+
+
+def test_a_model_of_another_server_has_no_uri_here(tracking: Path) -> None:
+    (tracking / "MLmodel").write_text("model_id: m-0123")
+    assert registry.logged_uri(tracking) == ""
+    (tracking / "MLmodel").write_text("flavors: {}")  # logged by an older MLflow
+    assert registry.logged_uri(tracking) == ""
 
 
 def test_a_run_without_a_model_is_refused(tracking: Path) -> None:

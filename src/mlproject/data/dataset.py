@@ -68,12 +68,18 @@ def open_dataset(
     prepared = load_all(prepared_cache, cases, watch=watch)
     lesion_ml = {case.name: _lesion_ml(case) for case in prepared}
     split = make_split(cases, lesion_ml, data)
+    digest = digest_of(prepared, split)
+    return DataSet({case.name: case for case in cases}, split, lesion_ml, digest, prepared_cache)
+
+
+def digest_of(cases: Sequence[PreparedCase], split: Split | None = None) -> str:
+    """What all voxels and labels of some cases come to, and their split: 16 hexadecimal digits."""
     digest = hashlib.sha256(repr(split).encode())
-    for case in prepared:
+    for case in cases:
         digest.update("".join(case.channel_digests.values()).encode())
         digest.update("".join(case.missing).encode())
         digest.update(np.ascontiguousarray(case.native_label).tobytes())
-    return DataSet({case.name: case for case in cases}, split, lesion_ml, digest.hexdigest()[:16], prepared_cache)
+    return digest.hexdigest()[:16]
 
 
 def load_all(

@@ -5,14 +5,14 @@ from typing import Any
 import numpy as np
 from matplotlib.colors import to_rgb
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 from mlproject.evaluation.palette import BLUE, ORANGE, SKY_BLUE, VERMILLION
 
-PIXELS = 300
+PIXELS = 400
 """Of the longer side of the slice."""
-CAPTION_PIXELS = 18
+CAPTION_PIXELS, FONT_PIXELS = 26, 17
 
 Picture = NDArray[np.uint8]
 
@@ -26,8 +26,7 @@ def slice_picture(
 ) -> Picture:
     """The slice with most lesion, of the reference alone: so it is the same slice whatever the prediction is.
 
-    Left the image alone, right with both outlines, the patient's right on the left and the front above, in true
-    proportions.
+    Shown with the patient's right on the left and the front above, in true proportions.
 
     Args:
         image: (I, J, K) one channel, 0 outside the brain; axes towards the patient's right, front and top.
@@ -52,20 +51,20 @@ def slice_picture(
     low, high = np.percentile(brain, (0.5, 99.7)) if brain.size else (0.0, 1.0)
     values = np.where(shown(image) == 0, low, shown(image))
     grey = np.clip((values - low) / max(high - low, 1e-9), 0, 1)
-    plain = np.repeat((255 * grey).astype(np.uint8)[..., None], 3, axis=2)
-    outlined = plain.copy()
-    for mask, colour, width in ((reference, SKY_BLUE, 3), (prediction, ORANGE, 1)):
+    outlined = np.repeat((255 * grey).astype(np.uint8)[..., None], 3, axis=2)
+    for mask, colour, width in ((reference, SKY_BLUE, 4), (prediction, ORANGE, 2)):
         inside = shown(mask).astype(bool)
         outlined[inside & ~ndimage.binary_erosion(inside, iterations=width)] = 255 * np.array(to_rgb(colour))
-    return _with_caption(np.concatenate([plain, outlined], axis=1), caption)
+    return _with_caption(outlined, caption)
 
 
 def _with_caption(picture: Picture, caption: str) -> Picture:
     canvas = Image.new("RGB", (picture.shape[1], picture.shape[0] + CAPTION_PIXELS), "white")
     canvas.paste(Image.fromarray(picture), (0, 0))
     pen = ImageDraw.Draw(canvas)
+    pen.font = ImageFont.load_default(FONT_PIXELS)
     x, y = 4.0, picture.shape[0] + 3
-    words = ((f"{caption}   outlines: ", "black"), ("expert", BLUE), (", ", "black"), ("model", VERMILLION))
+    words = ((f"{caption}  ", "black"), ("expert", BLUE), (", ", "black"), ("model", VERMILLION))
     for text, colour in words:
         pen.text((x, y), text, fill=colour)
         x += pen.textlength(text)

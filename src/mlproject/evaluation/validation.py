@@ -48,5 +48,5 @@ class WholeVolumeDice:
         dice = case_metrics(case.label, mask, spacing_mm)["dice"]
         if case.name != self.shown:
             return CaseValidation(dice)
-        caption = f"validation case, Dice {dice:.3f}"
+        caption = f"Dice {dice:.3f} "
         return CaseValidation(dice, slice_picture(case.image[0], case.label, mask, spacing_mm, caption))

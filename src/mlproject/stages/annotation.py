@@ -1,14 +1,22 @@
 """What a run's page in the MLflow UI says: a telling name, tags, and how to do it again."""
 
 import shlex
+from collections.abc import Mapping, Sequence
 
-from mlproject.data.dataset import DataSet
+import pandas as pd
+
+from mlproject.data.dataset import DataSet, digest_of
+from mlproject.data.preprocessing import PreparedCase
+from mlproject.evaluation.metrics import ALL_CASES
 from mlproject.stages.plan import budget, device
-from mlproject.stages.settings import Experiment
+from mlproject.stages.settings import EvaluateSettings, Experiment
 from mlproject.tracking import markdown
 from mlproject.tracking.markdown import code, escape
+from mlproject.tracking.model_card import METRIC_TITLES, interval
 from mlproject.tracking.runs import Run
 from mlproject.tracking.source import source
+
+RESULT = ("dice", "lesion_f1", "volume_difference_ml")
 
 
 def run_name(stage: str, settings: Experiment) -> str:
@@ -23,19 +31,59 @@ def annotate(run: Run, stage: str, settings: Experiment, dataset: DataSet, again
     `again`: how to do it again, in Markdown, from `reproduction` or `part_of`. `result`: in Markdown, once there is
     one.
     """
-    code_of_run = source()
     run.tag(
         dataset=settings.data.root_path.name,
         cases=str(len(dataset.cases)),
         channels=", ".join(settings.data.channels),
         device=device(settings.training),
-        changed_code="yes" if code_of_run.changed else "no",
+        changed_code="yes" if source().changed else "no",
     )
-    parts = (result or "No result yet.", what(stage, settings, dataset), f"**To do it again**\n\n{again}")
-    run.describe("\n\n".join(parts))
+    run.describe(note(result, _what(stage, settings, dataset), again))
 
 
-def what(stage: str, settings: Experiment, dataset: DataSet) -> str:
+def annotate_evaluation(
+    run: Run, settings: EvaluateSettings, channels: Sequence[str], cases: Sequence[PreparedCase], result: str
+) -> None:
+    """The same of an evaluation that is no part of another run; its data set has no split."""
+    data = settings.data.root_path.name
+    models = {"model": settings.model, "compared with": settings.compare}
+    rows = [
+        ("stage", code("evaluate")),
+        *((name, code(model)) for name, model in models.items() if model),
+        ("data", f"{escape(data)}: {len(cases)} cases, digest {code(digest_of(cases))}"),
+        ("channels", escape(", ".join(channels))),
+    ]
+    run.tag(
+        dataset=data,
+        cases=str(len(cases)),
+        channels=", ".join(channels),
+        changed_code="yes" if source().changed else "no",
+    )
+    again = reproduction(run, "evaluate", model=settings.model)
+    run.describe(note(result, markdown.table(("", ""), rows), again))
+
+
+def note(result: str, what: str, again: str) -> str:
+    """A description: what matters first, as the UI shows three lines of it at once."""
+    return "\n\n".join((result or "No result yet.", what, f"**To do it again**\n\n{again}"))
+
+
+def result_in_words(summaries: Mapping[str, Mapping[str, pd.DataFrame]], chosen: str) -> str:
+    """A test result as Markdown: a sentence, and a table with a row for each variant, the chosen one in bold."""
+    variants = summaries[ALL_CASES]
+    rows = []
+    for variant, summary in variants.items():
+        mark = "**" if variant == chosen else ""
+        rows.append([f"{mark}{escape(variant)}{mark}", *(interval(summary, name) for name in RESULT)])
+    cases = int(variants[chosen]["cases"]["dice"])
+    header = [f"{cases} test cases", *(METRIC_TITLES[name] for name in RESULT)]
+    return (
+        f"Test Dice **{interval(variants[chosen], 'dice')}**.\n\n{markdown.table(header, rows)}\n\n"
+        "Mean and 95 % interval; in bold the variant that the model uses."
+    )
+
+
+def _what(stage: str, settings: Experiment, dataset: DataSet) -> str:
     """What was run, on what, in Markdown."""
     split, loss = dataset.split, settings.loss
     rows = [

@@ -23,11 +23,13 @@ from mlproject.evaluation.metrics import summarise_groups
 from mlproject.evaluation.wording import summary_table
 from mlproject.prediction.postprocessing import apply
 from mlproject.prediction.segmenter import Segmenter, digests_of
+from mlproject.stages.annotation import annotate_evaluation
 from mlproject.stages.console import console
 from mlproject.stages.plan import show_evaluation, show_run
 from mlproject.stages.progress import track
 from mlproject.stages.settings import EvaluateSettings
 from mlproject.tracking import registry, runs
+from mlproject.tracking.markdown import escape
 from mlproject.tracking.served_model import BUNDLE
 
 OTHER_CODE = "{} is measured with the present code, not with that logged with the model, which the server runs."
@@ -57,7 +59,9 @@ def run(settings: EvaluateSettings) -> dict[str, Any]:
     a, b = _contestant(settings.model, settings, A), _contestant(settings.compare, settings, B)
     names, notes = _names_to_measure(a, b, settings)
     run_id = runs.given_run_id("")
-    with runs.open_run(settings.tracking, "evaluate", "evaluate", run_id=run_id) as mlflow_run:
+    name = f"compare two models on {settings.data.root_path.name}"
+    with runs.open_run(settings.tracking, name, "evaluate", run_id=run_id) as mlflow_run:
+        mlflow_run.rename(name)
         show_run(mlflow_run)
         for note in (notes := [*notes, *a.notes, *b.notes]):
             console.print(f"note:     {note}")
@@ -79,6 +83,9 @@ def run(settings: EvaluateSettings) -> dict[str, Any]:
         mlflow_run.log_folder(folder, "report")
         metrics = headline(found)
         mlflow_run.log_metrics(metrics)
+        result = "\n\n".join(escape(sentence) for sentence in in_words(found))
+        measured = [a.cases[case] for case in names]
+        annotate_evaluation(mlflow_run, settings, a.segmenter.description.channels, measured, result)
         for group, variants in summaries.items():
             count = int(next(iter(variants.values()))["cases"]["dice"])
             console.print()

@@ -13,8 +13,9 @@ import pandas as pd
 
 from mlproject.data.cache import PreparedCache
 from mlproject.data.cases import find_cases
-from mlproject.data.dataset import load_all
+from mlproject.data.dataset import digest_of, load_all
 from mlproject.data.preprocessing import PreparedCase
+from mlproject.data.splits import Split
 from mlproject.errors import DataError
 from mlproject.evaluation.gathering import Answer, Gathered, Gatherer
 from mlproject.evaluation.metrics import ALL_CASES, LESION_CASES, summarise_groups
@@ -23,6 +24,7 @@ from mlproject.evaluation.statistics import PairedDifference, paired_difference
 from mlproject.prediction.postprocessing import Postprocessing, apply
 from mlproject.prediction.segmenter import Segmenter, digests_of
 from mlproject.stages import compare
+from mlproject.stages.annotation import annotate_evaluation, result_in_words
 from mlproject.stages.console import console
 from mlproject.stages.plan import show_evaluation, show_run
 from mlproject.stages.progress import track
@@ -78,7 +80,9 @@ def run(settings: EvaluateSettings) -> dict[str, Any]:
         if not registry.has_present_code(model):
             notes.append("Measured with the present code, not with that logged with the model, which the server runs.")
         run_id = runs.given_run_id("")
-        with runs.open_run(settings.tracking, "evaluate", "evaluate", run_id=run_id) as mlflow_run:
+        name = f"evaluate {settings.data.root_path.name}"
+        with runs.open_run(settings.tracking, name, "evaluate", run_id=run_id) as mlflow_run:
+            mlflow_run.rename(name)
             show_run(mlflow_run)
             for note in notes:
                 console.print(f"note:     {note}")
@@ -94,7 +98,12 @@ def run(settings: EvaluateSettings) -> dict[str, Any]:
                 )
             )
             facts = {"model": settings.model, "data": settings.data.root_path.name}
+            split = Split((), (), tuple(case.name for case in cases))
+            mlflow_run.log_dataset(facts["data"], digest_of(cases), settings.data.root, split)
+            mlflow_run.measures(registry.logged_uri(model), facts["data"], digest_of(cases))
             results = evaluate(segmenter, cases, mlflow_run, settings, facts, notes)
+            result = result_in_words(results.summaries, results.chosen)
+            annotate_evaluation(mlflow_run, settings, described.channels, cases, result)
             results.show()
             console.print(f"\nreport:   {results.report}")
             metrics = headline(results.summaries, results.differences, results.chosen)

@@ -10,9 +10,9 @@ from urllib.parse import quote
 
 from mlproject import config
 from mlproject.data.dataset import DataSet
-from mlproject.evaluation.metrics import ALL_CASES, summarise_by_size
+from mlproject.evaluation.metrics import summarise_by_size
 from mlproject.prediction.segmenter import ModelDescription, Segmenter
-from mlproject.stages.annotation import annotate, part_of, reproduction, run_name
+from mlproject.stages.annotation import annotate, part_of, reproduction, result_in_words, run_name
 from mlproject.stages.commands import mlflow_command, run_address
 from mlproject.stages.console import console, facts, heading
 from mlproject.stages.evaluate import Results, evaluate, headline
@@ -21,14 +21,13 @@ from mlproject.stages.postprocess import postprocessing_metrics
 from mlproject.stages.settings import Experiment
 from mlproject.stages.train import begin
 from mlproject.tracking import champion, registry, runs
-from mlproject.tracking.markdown import escape, table
-from mlproject.tracking.model_card import CARD, METRIC_TITLES, CardFacts, model_card
+from mlproject.tracking.markdown import escape
+from mlproject.tracking.model_card import CARD, CardFacts, model_card
 from mlproject.tracking.runs import Run
 from mlproject.tracking.server import public_uri
 from mlproject.tracking.source import source
 
 REGISTERED_TAG, SOURCE_TAG, CHAMPION_TAG = "registered_model", "registered_model_source", "champion"
-RESULT = ("dice", "lesion_f1", "volume_difference_ml")
 
 
 def conclude(
@@ -54,7 +53,9 @@ def conclude(
         begin(settings, dataset, child)
         child.measures(model_uri, settings.data.root_path.name, dataset.digest)
         results = evaluate(segmenter, test, child, settings, facts, _notes_on(dataset))
-        annotate(child, "evaluate", settings, dataset, part_of(parent), _result(results))
+        annotate(
+            child, "evaluate", settings, dataset, part_of(parent), result_in_words(results.summaries, results.chosen)
+        )
     metrics = headline(results.summaries, results.differences, results.chosen)
     parent.log_metrics({**metrics, **postprocessing_metrics(segmenter.description)})
     version = _register(settings, model_uri, parent)
@@ -64,7 +65,9 @@ def conclude(
     registry.give_card(name, version, model_uri, card)
     verdict = _challenge(settings, dataset, version, parent)
     link = f"[{escape(name)} version {version}](#/models/{quote(name)}/versions/{version})"
-    result = f"{_result(results)}\n\nModel: {link}. Champion: {escape(verdict.reason)}."
+    result = (
+        f"{result_in_words(results.summaries, results.chosen)}\n\nModel: {link}. Champion: {escape(verdict.reason)}."
+    )
     annotate(parent, stage, settings, dataset, reproduction(parent, stage), result)
     results.show()
     _say_where(results.report, f"models:/{name}/{version}", verdict, parent)
@@ -107,22 +110,6 @@ def _challenge(settings: Experiment, dataset: DataSet, version: int, parent: Run
         parent.log_table(verdict.table, "champion/cases.csv")
     parent.tag(**{CHAMPION_TAG: verdict.reason})
     return verdict
-
-
-def _result(results: Results) -> str:
-    """The test result as Markdown: a sentence, and a table with a row for each variant, the chosen one in bold."""
-    titles = {name: METRIC_TITLES[name] for name in RESULT}
-    rows = []
-    for variant, summary in results.summaries[ALL_CASES].items():
-        values = [f"{summary['mean'][name]:.3f}" for name in titles]
-        low, high = summary["low"]["dice"], summary["high"]["dice"]
-        mark = "**" if variant == results.chosen else ""
-        rows.append([f"{mark}{escape(variant)}{mark}", *values, f"{low:.3f} to {high:.3f}"])
-    cases = len(results.tables[results.chosen])
-    header = [f"{cases} test cases", *titles.values(), "95 % interval of Dice"]
-    best = results.summaries[ALL_CASES][results.chosen]
-    dice = f"**{best['mean']['dice']:.3f}** ({best['low']['dice']:.3f} to {best['high']['dice']:.3f})"
-    return f"Test Dice {dice}.\n\n{table(header, rows)}\n\nIn bold: the variant that the model uses."
 
 
 def _card(

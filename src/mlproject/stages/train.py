@@ -162,7 +162,7 @@ def train(settings: Experiment, dataset: DataSet, mlflow_run: Run, again: str) -
 
 def begin(settings: Experiment, dataset: DataSet, mlflow_run: Run) -> None:
     """Log what is known before the first step: the settings, the data set and its split."""
-    mlflow_run.log_settings(settings)
+    mlflow_run.log_settings(replace(settings, training=replace(settings.training, resume="")))
     root = settings.data.root
     mlflow_run.log_dataset(Path(root).name, dataset.digest, root, dataset.split)
 

@@ -77,7 +77,7 @@ def model_card(facts: CardFacts) -> str:
 def _headline(facts: CardFacts) -> str:
     """One line that says it all: the list of versions shows no more, and shows it as plain text."""
     summary = next(iter(facts.overall.values()))
-    words = ", ".join(f"{METRIC_TITLES[name]} {_interval(summary, name)}" for name in SHOWN[:3])
+    words = ", ".join(f"{METRIC_TITLES[name]} {interval(summary, name)}" for name in SHOWN[:3])
     return f"Test: {words}; {int(summary['cases']['dice'])} cases of {escape(facts.data)}. Research only."
 
 
@@ -85,7 +85,7 @@ def _results(facts: CardFacts) -> str:
     groups = {**facts.overall, **{f"lesions {name}": summary for name, summary in facts.by_size.items()}}
     groups = {name.replace("lesions no lesion", "no lesion"): summary for name, summary in groups.items()}
     rows = [
-        [escape(name), int(summary["cases"]["dice"]), *(_interval(summary, metric) for metric in SHOWN)]
+        [escape(name), int(summary["cases"]["dice"]), *(interval(summary, metric) for metric in SHOWN)]
         for name, summary in groups.items()
     ]
     header = ["Test cases", "n", *(METRIC_TITLES[metric] for metric in SHOWN)]
@@ -96,11 +96,12 @@ def _results(facts: CardFacts) -> str:
     )
 
 
-def _interval(summary: pd.DataFrame, metric: str) -> str:
+def interval(summary: pd.DataFrame, metric: str) -> str:
+    """A metric's mean with its 95 % interval, as far as they are defined."""
     mean, low, high = (float(summary[column][metric]) for column in ("mean", "low", "high"))
     if math.isnan(mean):
         return "–"
-    return f"{mean:.3g}" if math.isnan(low) else f"{mean:.3g} ({low:.3g} to {high:.3g})"
+    return f"{mean:#.3g}" if math.isnan(low) else f"{mean:#.3g} ({low:#.3g} to {high:#.3g})"
 
 
 def _limits(facts: CardFacts) -> str:

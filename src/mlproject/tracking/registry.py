@@ -10,7 +10,7 @@ from typing import Any
 import mlflow
 import yaml
 from mlflow.exceptions import MlflowException
-from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
+from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS, MLFLOW_RUN_NOTE
 
 import mlproject
 from mlproject.errors import ModelError
@@ -63,7 +63,7 @@ def register(model_uri: str, name: str) -> int:
     with suppress(MlflowException):  # it exists, perhaps since a moment ago
         client.create_registered_model(name, description=about(name))
     model = client.get_logged_model(model_uri.removeprefix("models:/"))
-    version = client.create_model_version(name, model_uri, model.source_run_id, model_id=model.model_id)
+    version = client.create_model_version(name, model_uri, model_id=model.model_id)
     # What mlflow.register_model does: it links the model's page with the version's.
     known = json.loads(model.tags.get(MLFLOW_MODEL_VERSIONS, "[]"))
     versions = [*known, {"name": name, "version": version.version}]
@@ -79,10 +79,21 @@ def model_of(run_id: str) -> str:
     return f"models:/{outputs.model_outputs[-1].model_id}"
 
 
+def logged_uri(folder: Path) -> str:
+    """The URI (models:/ID) of a fetched model; "" where this server does not know it."""
+    model_id = yaml.safe_load((folder / "MLmodel").read_text()).get("model_id")
+    try:
+        mlflow.MlflowClient().get_logged_model(model_id)
+    except MlflowException:
+        return ""
+    return f"models:/{model_id}"
+
+
 def give_card(name: str, version: int, model_uri: str, card: str) -> None:
-    """Make a model card (Markdown) the description of a version, and lay it beside the files of its model."""
+    """Make a model card (Markdown) the description of a version and of its model, and lay it beside its files."""
     client = mlflow.MlflowClient()
     client.update_model_version(name, str(version), shortened(card))
+    client.set_logged_model_tags(model_uri.removeprefix("models:/"), {MLFLOW_RUN_NOTE: shortened(card)})
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / CARD
         file.write_text(card)

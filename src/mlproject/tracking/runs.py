@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from mlflow.data.pandas_dataset import from_pandas
 from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
+from mlflow.tracking.context.registry import resolve_tags
 from mlflow.utils.name_utils import _GENERATOR_NOUNS, _GENERATOR_PREDICATES
 from numpy.typing import NDArray
 
@@ -82,7 +83,9 @@ class Run:
         self.log_points([Point(step, now, {name: value}) for step, value in enumerate(values) if not math.isnan(value)])
 
     def measures(self, model_uri: str, dataset: str, digest: str) -> None:
-        """From now on, the metrics logged are also those of this model (models:/ID) on this data set."""
+        """From now on, the metrics logged are also those of this model (models:/ID; none if empty) on this data set."""
+        if not model_uri:
+            return
         model_id = model_uri.removeprefix("models:/")
         self._measured = {"model_id": model_id, "dataset_name": dataset, "dataset_digest": digest}
 
@@ -108,7 +111,7 @@ class Run:
         with warnings.catch_warnings():  # MLflow has two kinds of local source and wonders which
             warnings.simplefilter("ignore")
             dataset = from_pandas(table, source=root, name=name, digest=digest)
-        mlflow.log_input(dataset, context="training, validation, test")
+        mlflow.log_input(dataset, context="training, validation, test" if split.train else "test")
         self.client.log_text(self.id, table.to_csv(index=False), "split.csv")
 
     def log_figure(self, figure: Figure, file: str) -> None:
@@ -235,7 +238,8 @@ def begin(settings: TrackingSettings, name: str, run_id: str = "") -> str:
     """A run (a new one, or the one given) that several processes will share, each by `attach`; its id."""
     if run_id:
         return run_id
-    return str(mlflow.MlflowClient().create_run(_experiment(settings), run_name=name).info.run_id)
+    tags = resolve_tags()  # git commit, user ..., as mlflow.start_run sets them
+    return str(mlflow.MlflowClient().create_run(_experiment(settings), tags=tags, run_name=name).info.run_id)
 
 
 def attach(run_id: str) -> Run:

@@ -27,7 +27,7 @@ def planes(case: CutCase, colours: Sequence[str]) -> Image.Image:
         case: with its masks.
         colours: "#rrggbb" of each mask's outline; earlier ones are drawn first and wider, so that all show.
     """
-    drawn = [_plane(case, axis, colours, PLANE_PX) for _, axis in PLANES]
+    drawn = [plane(case, axis, colours, PLANE_PX) for _, axis in PLANES]
     sheet = Image.new("RGB", (sum(picture.width for picture in drawn) + 8 * (len(drawn) - 1), PLANE_PX))
     left = 0
     for picture, (_, axis) in zip(drawn, PLANES, strict=True):
@@ -39,19 +39,8 @@ def planes(case: CutCase, colours: Sequence[str]) -> Image.Image:
     return sheet
 
 
-def thumbnail(case: CutCase, colours: Sequence[str]) -> Image.Image:
-    """The axial slice of `planes` alone, small and without letters."""
-    return _plane(case, 2, colours, THUMBNAIL_PX)
-
-
-def encoded(picture: Image.Image, kind: str) -> bytes:
-    """The picture as the bytes of a file: PNG, or WEBP (a tenth of the size)."""
-    buffer = BytesIO()
-    picture.save(buffer, format=kind, quality=80)
-    return buffer.getvalue()
-
-
-def _plane(case: CutCase, axis: int, colours: Sequence[str], height_px: int) -> Image.Image:
+def plane(case: CutCase, axis: int, colours: Sequence[str], height_px: int) -> Image.Image:
+    """One of the three of `planes`: the slice across `axis`, in true proportions and without letters."""
     number = slice_with_most(case, axis)
     grey, bits = (np.take(values, number, axis) for values in (case.grey, case.masks))
     across, up = (size for n, size in enumerate(spacing_of(case.affine)) if n != axis)
@@ -64,6 +53,18 @@ def _plane(case: CutCase, axis: int, colours: Sequence[str], height_px: int) -> 
         wide = ndimage.binary_dilation(inside, iterations=len(colours) - 1 - n) if n + 1 < len(colours) else inside
         rgb[wide & ~ndimage.binary_erosion(inside)] = [int(colour[at : at + 2], 16) for at in (1, 3, 5)]
     return Image.fromarray(rgb)
+
+
+def thumbnail(case: CutCase, colours: Sequence[str]) -> Image.Image:
+    """The axial slice of `planes` alone, small and without letters."""
+    return plane(case, 2, colours, THUMBNAIL_PX)
+
+
+def encoded(picture: Image.Image, kind: str) -> bytes:
+    """The picture as the bytes of a file: PNG, or WEBP (a tenth of the size)."""
+    buffer = BytesIO()
+    picture.save(buffer, format=kind, quality=80)
+    return buffer.getvalue()
 
 
 def slice_with_most(case: CutCase, axis: int) -> int:

@@ -7,9 +7,10 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, redirect_stdout
 from dataclasses import dataclass
 from importlib import import_module
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ STAGES = {
 SERVER_LIBRARIES = {"mlflow", "requests", "urllib3", "botocore", "boto3", "sqlalchemy"}
 GPU_FULL = (
     "the GPU's memory is full: lower training.batch_size or patches.size, or prediction.window_batch where it came "
-    "after the training"
+    "after the training; for `evaluate` and `postprocess` set prediction.device=cpu"
 )
 
 
@@ -51,17 +52,17 @@ def main(arguments: Sequence[str]) -> int:
     sys.argv[0] = str(Path(sys.argv[0]).resolve())  # where MLflow looks for the git commit to log
     try:
         options, words = _options(arguments)
-    except UserError as error:
+    except SettingsError as error:
         complain("error", str(error))
+        if any(word.startswith("--json") for word in arguments):
+            _print_document({"stage": "", "status": "failed", "error": str(error)})
         return error.exit_code
-    if not words or (words[0] not in STAGES and options.help):
-        usage.show_overview({stage: what for stage, (_, _, what) in STAGES.items()})
-        return 0 if options.help else 2
+    stage = words.pop(0) if words else ""
     configure_logging(options.debug)
     with nothing_printed() if options.json else nullcontext():
-        code, document = _outcome(words[0], words[1:], options)
+        code, document = _outcome(stage, words, options)
     if options.json:
-        print(json.dumps(_plain({"stage": words[0], **document}), indent=1, allow_nan=False))
+        _print_document({"stage": stage, **document})
     return code
 
 
@@ -87,6 +88,11 @@ def _outcome(stage: str, arguments: Sequence[str], options: Options) -> tuple[in
 
 
 def _run(stage: str, arguments: Sequence[str], options: Options) -> Mapping[str, Any] | None:
+    if stage not in STAGES and (options.help or not stage):
+        overview = _help(usage.show_overview, {stage: what for stage, (_, _, what) in STAGES.items()})
+        if options.help:
+            return overview
+        raise SettingsError("no stage is given: it is the first word, as in `python src/run.py main`")
     if stage not in STAGES:
         near = difflib.get_close_matches(stage, STAGES, n=1)
         advice = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(STAGES)}"
@@ -94,15 +100,25 @@ def _run(stage: str, arguments: Sequence[str], options: Options) -> Mapping[str,
     module, settings_name, what = STAGES[stage]
     settings_class = getattr(import_module("mlproject.stages.settings"), settings_name)
     if options.help:
-        usage.show_stage(stage, what, settings_class)
-        return None
+        return _help(usage.show_stage, stage, what, settings_class)
     settings = config.load(settings_class, arguments, [Path.cwd(), PROJECT], stage)
     if options.print_config:
-        console.print(config.dump(settings), end="")
-        return {"settings": config.to_tree(settings)}
+        tree = config.taken(settings)
+        console.print(config.as_yaml(tree), end="")
+        return {"settings": tree}
     # Only now: the heavy libraries.
     function: Callable[[Any], Mapping[str, Any] | None] = import_module(f"mlproject.stages.{module}").run
     return function(settings)
+
+
+def _help(show: Callable[..., None], *about: Any) -> dict[str, str]:
+    """Show a page of `usage`; with --json, where nothing is printed, it is part of the document instead."""
+    if not console.quiet:
+        show(*about)
+        return {}
+    with redirect_stdout(StringIO()) as page:
+        show(*about)
+    return {"help": page.getvalue()}
 
 
 def _options(arguments: Sequence[str]) -> tuple[Options, list[str]]:
@@ -130,7 +146,7 @@ def _in_words(error: Exception) -> tuple[str, int]:
     kinds = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
     first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
     if kinds & SERVER_LIBRARIES:
-        return f"the tracking server failed: {first_line}", 1
+        return f"the tracking server or a bucket failed: {first_line}", 1
     if type(error).__name__ == "OutOfMemoryError":
         return GPU_FULL, 1
     if isinstance(error, OSError) and error.strerror:
@@ -139,6 +155,10 @@ def _in_words(error: Exception) -> tuple[str, int]:
         f"{type(error).__name__}: {first_line}. This is a fault of the software: run the same command again with "
         "--debug, and report what it prints"
     ), 1
+
+
+def _print_document(document: Mapping[str, Any]) -> None:
+    print(json.dumps(_plain(document), indent=1, allow_nan=False))
 
 
 def _plain(value: Any) -> Any:

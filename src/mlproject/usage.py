@@ -13,9 +13,11 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from mlproject import config
+
 OPTIONS = {
     "--help": "this text; after a stage, its settings",
-    "--json": "print one JSON document (stage, status, error, results) and nothing else",
+    "--json": "print one JSON document (stage, status, error, results, help) and nothing else",
     "--debug": "show tracebacks and debug messages",
     "--print_config": "print the settings that would be used, as YAML, and stop",
 }
@@ -88,7 +90,7 @@ def show_stage(stage: str, what: str, settings: type) -> None:
         "--config FILE: a YAML file with settings; what is given on the command line goes before it. "
         "true and false settings given without a value are true; null is no value."
     )
-    groups = list(_groups(settings))
+    groups = list(_groups_taken(settings))
     inherited = {field.name for base in settings.__bases__ if dataclasses.is_dataclass(base)
                  for field in dataclasses.fields(base)}  # fmt: skip
     for title, meaning, members in sorted(groups, key=lambda group: group[0].partition(".")[0] in inherited):
@@ -102,8 +104,15 @@ def show_stage(stage: str, what: str, settings: type) -> None:
 
 def settings_of(settings: type) -> Iterator[Setting]:
     """Every setting of a stage."""
-    for _, _, members in _groups(settings):
+    for _, _, members in _groups_taken(settings):
         yield from members
+
+
+def _groups_taken(settings: type) -> Iterator[tuple[str, str, list[Setting]]]:
+    """The groups, without what the stage does not take."""
+    for title, meaning, members in _groups(settings):
+        if taken := [setting for setting in members if config.is_taken(settings, setting.name)]:
+            yield title, meaning, taken
 
 
 def _groups(settings: type, prefix: str = "") -> Iterator[tuple[str, str, list[Setting]]]:

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from mlproject.data.case import FaultsError
 from mlproject.data.cases import Case, DataSettings, channels_in, find_cases
+from mlproject.data.survey import find
 from trees import message, touch
 
 MAPS = ("MR_ADC", "MR_MTT", "MR_rCBF", "MR_rCBV", "MR_Tmax", "MR_TTP", "MR_4DPWI")
@@ -56,6 +58,28 @@ def test_isles2017_a_training_case_needs_its_label_and_its_maps(isles: Path) -> 
     assert "training_9: label (OT) is missing" in text
     touch(isles, *isles_case("ISLES2017_Training/training_1", 500)[:1])
     assert "training_1: 2 files match adc" in message(isles, layout="isles2017", channels=("adc", "mtt"))
+
+
+@pytest.mark.parametrize("testing", ["TESTING", "SISS2015_Testing"])
+def test_isles2017_cases_called_alike_are_named_after_their_folders(tmp_path: Path, testing: str) -> None:
+    touch(tmp_path, *isles_case("TRAINING/case_1", 100), *isles_case("TRAINING/case_2", 200))
+    touch(tmp_path, *isles_case(f"{testing}/case_1", 300, label=False))
+    settings = DataSettings(layout="isles2017", root=str(tmp_path), channels=("adc",))
+    names = ["TRAINING_case_1", "case_2"]
+    assert [(case.name, case.patient) for case in find_cases(settings)] == [(name, name) for name in names]
+    cases = find_cases(settings, labelled=False)
+    assert [case.name for case in cases] == sorted([*names, f"{testing}_case_1"])
+    assert {case.submission.rpartition(".")[2] for case in cases} == {"101", "201", "301"}
+    found = find(settings, layout_given=False, channels_given=True)
+    assert [case.name for case in found.cases if case.label is None] == [f"{testing}_case_1"] and not found.faults
+
+
+def test_isles2017_no_training_case_is_passed_over_because_of_its_root_or_a_part_of_a_word(tmp_path: Path) -> None:
+    root = tmp_path / "stroke_test"
+    for folder in ("case_1", "latest/case_2", "contest_3"):
+        touch(root, *isles_case(folder, 100, label=False))
+    text = message(root, layout="isles2017", channels=("adc",))
+    assert text.count("label (OT) is missing") == 3
 
 
 def atlas_case(folder: str, subject: str, label: bool) -> list[str]:
@@ -131,6 +155,9 @@ def test_msd_with_one_modality_has_3d_files(tmp_path: Path) -> None:
         ({"modality": ["FLAIR"]}, "give modality"),
         ({"training": ["./imagesTr/BRATS_001.nii.gz"]}, "each case needs an image"),
         ({"training": [{"label": "./labelsTr/BRATS_001.nii.gz"}]}, "each case needs an image"),
+        ({"training": [5]}, "each case needs an image, as ./imagesTr/a.nii.gz; found 5"),
+        ({"test": [None]}, "each case needs an image, as ./imagesTr/a.nii.gz; found None"),
+        ({"training": [{"image": ["./imagesTr/BRATS_001.nii.gz"]}]}, "each case needs an image"),
         ({"training": [{"image": "./imagesTr/BRATS_001.nii.gz"}]}, "BRATS_001: label is missing"),
         ({"training": [{"image": "./imagesTr/x.nii.gz"}], "test": []}, "no case found"),
         ({"training": []}, "no case found"),
@@ -148,6 +175,37 @@ def test_msd_lists_all_missing_files_at_once(tmp_path: Path) -> None:
     text = message(root, layout="msd", channels=("flair",))
     assert "BRATS_001: no file" in text and "BRATS_002: no file" in text
     assert "must stand once" in message(root, layout="msd", channels=("dwi",))
+
+
+def test_msd_lists_no_image_twice(tmp_path: Path) -> None:
+    root = decathlon(tmp_path / "task", {"0": "FLAIR"}, test=["imagesTr/BRATS_002.nii.gz"])
+    text = message(root, layout="msd", channels=("flair",))
+    assert "BRATS_002: dataset.json lists" in text and "2 times" in text and "BRATS_001" not in text
+
+
+def test_msd_cases_called_alike_are_named_after_their_folders(tmp_path: Path) -> None:
+    root = decathlon(tmp_path / "task", {"0": "FLAIR"}, test=["imagesTs/BRATS_001.nii.gz"])
+    touch(root, "imagesTs/BRATS_001.nii.gz")
+    settings = DataSettings(layout="msd", root=str(root), channels=("flair",))
+    names = ["BRATS_002", "imagesTr_BRATS_001"]
+    assert [case.name for case in find_cases(settings)] == names
+    assert [case.name for case in find_cases(settings, labelled=False)] == [*names, "imagesTs_BRATS_001"]
+
+
+def test_nnunet_an_image_of_imagests_gets_no_label_of_its_namesake(tmp_path: Path) -> None:
+    (tmp_path / "dataset.json").write_text('{"channel_names": {"0": "DWI"}, "file_ending": ".nii"}')
+    touch(tmp_path, "imagesTr/a_0000.nii", "imagesTs/a_0000.nii", "imagesTs/b_0000.nii")
+    touch(tmp_path, "labelsTr/a.nii", "labelsTr/b.nii")
+    settings = DataSettings(layout="nnunet", root=str(tmp_path), channels=("dwi",), missing="zero")
+    with pytest.raises(FaultsError) as caught:
+        find_cases(settings)
+    assert [case.name for case in caught.value.sound] == ["imagesTr_a"]
+    assert caught.value.faults == ("imagesTr_b: dwi is missing; found no file",)
+    with pytest.raises(FaultsError) as caught:
+        find_cases(settings, labelled=False)
+    found = {case.name: (case.images["dwi"].parent.name, case.label is None) for case in caught.value.sound}
+    expected = {"imagesTr_a": ("imagesTr", False), "imagesTs_a": ("imagesTs", True), "imagesTs_b": ("imagesTs", True)}
+    assert found == expected
 
 
 def test_nnunet_version_1_and_its_test_images(tmp_path: Path) -> None:

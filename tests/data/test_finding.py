@@ -1,5 +1,6 @@
 """What holds for every layout: which one fits, what is said of a wrong one, missing channels, DICOM."""
 
+import json
 from pathlib import Path
 from typing import get_args
 
@@ -7,6 +8,10 @@ import pytest
 
 from mlproject.data.case import FaultsError, LayoutName
 from mlproject.data.cases import DataSettings, channels_in, find_cases, fitting_layouts
+from mlproject.data.dataset import open_dataset
+from mlproject.data.preprocessing import PreprocessingSettings
+from mlproject.data.survey import find
+from mlproject.errors import DataError
 from trees import message, touch
 
 ISLES_2022 = [f"rawdata/sub-1/ses-0001/sub-1_ses-0001_{c}.nii.gz" for c in ("dwi", "adc")]
@@ -50,6 +55,17 @@ def test_a_table_fits_a_file(tmp_path: Path) -> None:
     assert fitting_layouts(tmp_path / "cases.csv") == ["table"]
 
 
+def test_columns_of_a_table_that_name_no_file_are_no_channels(tmp_path: Path) -> None:
+    touch(tmp_path, "a", "b.mgz", "l.nii")
+    table = tmp_path / "cases.csv"
+    table.write_text(
+        f"case,flair,label,age,sex,note,t1,user\nx,a,l.nii,63,f,{'long ' * 60},no.nii,~nobody\ny,b.mgz,,,,,,\n"
+    )
+    assert channels_in("table", table) == {"flair": 2, "t1": 1}  # t1 is not there: a fault that is told
+    found = find(DataSettings(root=str(table)), layout_given=False, channels_given=False)
+    assert found.data.channels == ("flair",)
+
+
 @pytest.mark.parametrize("layout", get_args(LayoutName))
 def test_what_fits_nothing_is_empty_and_raises_nothing(tmp_path: Path, layout: LayoutName) -> None:
     for name, content in (("dataset.json", "{"), ("other.csv", "\xff;"), ("sub-1", "")):
@@ -69,9 +85,31 @@ def test_no_case_found_names_the_layout_that_fits(tmp_path: Path) -> None:
 
 
 def test_two_cases_of_one_name_are_refused(tmp_path: Path) -> None:
-    stems = ("VSD.Brain.XX.O.MR_ADC.1", "VSD.Brain.XX.O.OT.2")
-    touch(tmp_path, *(f"{part}/1/{stem}/{stem}.nii" for part in ("a", "b") for stem in stems))
-    assert "several cases are called 1" in message(tmp_path, layout="isles2017", channels=("adc",))
+    listed = [{"image": f"{part}/imagesTr/x.nii", "label": f"{part}/labels/x.nii"} for part in "ab"]
+    (tmp_path / "dataset.json").write_text(json.dumps({"modality": {"0": "dwi"}, "training": listed}))
+    touch(tmp_path, *(file for case in listed for file in case.values()))
+    assert "several cases are called imagesTr_x: rename them" in message(tmp_path, layout="msd", channels=("dwi",))
+
+
+def test_the_layout_with_the_most_sound_cases_goes_first(tmp_path: Path) -> None:
+    for n in (1, 2, 3):
+        stem = f"sub-{n}/ses-1/anat/sub-{n}_ses-1_"
+        touch(tmp_path, f"{stem}T1w.nii.gz", f"{stem}FLAIR.nii.gz")
+        if n < 3:
+            touch(tmp_path, f"derivatives/manual/{stem}label-lesion_mask.nii.gz")
+    assert fitting_layouts(tmp_path) == ["bids", "isles2022"]
+    found = find(DataSettings(root=str(tmp_path)), layout_given=False, channels_given=False)
+    assert found.data.layout == "bids"
+    assert [case.name for case in found.cases if case.label] == ["sub-1", "sub-2"]
+    assert len(found.faults) == 1 and "sub-3: label is missing" in found.faults[0]
+
+
+def test_a_layout_that_cannot_be_judged_does_not_stop_the_others(tmp_path: Path) -> None:
+    touch(tmp_path, *FOLDERS, "imagesTr/a_0000.nii", "imagesTr/a.nii")
+    broken = {"channel_names": {"0": "label"}, "file_ending": ".nii", "modality": {"0": "dwi"}, "training": [5]}
+    (tmp_path / "dataset.json").write_text(json.dumps(broken))  # no channel may be called label
+    assert "nnunet" in fitting_layouts(tmp_path) and fitting_layouts(tmp_path)[0] == "folders"
+    assert channels_in("msd", tmp_path) == {}
 
 
 # DICOM
@@ -124,9 +162,21 @@ def test_the_first_channel_is_never_missing(with_gaps: Path) -> None:
     assert len(caught.value.faults) == 1
 
 
-def test_a_channel_that_no_case_has_is_refused(with_gaps: Path) -> None:
-    text = message(with_gaps, layout="folders", channels=("dwi", "t1"), missing="zero")
-    assert "no case has the channel t1" in text
+def test_a_channel_that_no_case_has_stops_training_and_description(with_gaps: Path, tmp_path: Path) -> None:
+    settings = DataSettings(layout="folders", root=str(with_gaps), channels=("dwi", "t1"), missing="zero")
+    with pytest.raises(DataError, match="no case has the channel t1: leave it out"):
+        open_dataset(settings, PreprocessingSettings(), tmp_path / "cache")
+    with pytest.raises(DataError, match="no case has the channel t1: leave it out"):
+        find(settings, layout_given=True, channels_given=True)
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_a_model_may_be_used_where_no_case_has_a_channel(
+    with_gaps: Path, labelled: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = DataSettings(layout="folders", root=str(with_gaps), channels=("dwi", "t1"), missing="zero")
+    assert [case.missing for case in find_cases(settings, labelled)] == [("t1",)] * 3
+    assert "no case has the channel t1" in caplog.text
 
 
 def test_an_empty_cell_of_a_table_is_a_missing_channel(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mlproject.data import cache as cache_module
+from mlproject.data import image_files
 from mlproject.data.cache import PreparedCache
 from mlproject.data.case import Case, DataSettings
 from mlproject.data.dataset import open_dataset
@@ -102,6 +103,29 @@ def test_components_are_the_volumes_of_a_4d_file(case: Case, series: Path, cache
     assert len(set(volume.channel_digests.values())) == 2
 
 
+def test_a_4d_file_is_decoded_and_digested_once(
+    case: Case, series: Path, cache: PreparedCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded, digested = [], []
+    scalar_image, file_digest = image_files.tio.ScalarImage, cache_module._file_digest
+    monkeypatch.setattr(image_files.tio, "ScalarImage", lambda path: decoded.append(path) or scalar_image(path))
+    monkeypatch.setattr(cache_module, "_file_digest", lambda path: digested.append(path) or file_digest(path))
+    images = {"dwi": case.images["dwi"], "a": series, "b": series, "c": series}
+    case = replace(case, images=images, components={"a": 2, "b": 0, "c": 1})
+    np.testing.assert_array_equal(read_volume(case, labelled=False).image, [head(0), head(7), head(5), head(6)])
+    assert decoded == [case.images["dwi"], series]
+    cache.load(case, labelled=False)
+    assert digested == [case.images["dwi"], series] * 2  # before and after reading
+
+
+def test_a_damaged_4d_file_is_one_fault_that_names_its_channels(case: Case, series: Path) -> None:
+    series.write_bytes(series.read_bytes()[:-10])
+    images = {"dwi": case.images["dwi"], "a": series, "b": series}
+    with pytest.raises(DataError, match=r"^c: a, b .*series\.nii\.gz: .*$") as caught:
+        read_volume(replace(case, images=images, components={"a": 0, "b": 1}), labelled=False)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_component_that_is_not_there_is_refused(series: Path) -> None:
     assert read_image_file(series, 2).voxels.shape == SHAPE
     with pytest.raises(DataError, match=r"holds 3 volumes of .* volume number 4 is missing"):
@@ -129,9 +153,9 @@ def test_a_missing_channel_is_zero_after_normalisation_in_its_place(case: Case, 
         assert prepared.image.shape[0] == 3
         np.testing.assert_array_equal(prepared.image[1], 0)
         np.testing.assert_array_equal(prepared.image[[0, 2]], whole.image)
-        assert prepared.missing == ("t1",)
+        assert prepared.missing == {"t1": 1}
         assert list(prepared.channel_digests) == ["dwi", "adc"]  # zeros are no image that a model has seen
-    assert cache.load(replace(case, lesion_labels=(1,))).missing == ()
+    assert cache.load(replace(case, lesion_labels=(1,))).missing == {}
 
 
 def test_where_a_channel_is_missing_is_part_of_the_cache_key(case: Case, cache: PreparedCache) -> None:
@@ -140,20 +164,9 @@ def test_where_a_channel_is_missing_is_part_of_the_cache_key(case: Case, cache: 
         replace(first, order=("dwi", "adc", "t1")),
         replace(first, missing=("t2",), order=("dwi", "t2", "adc")),
     ):
-        assert cache.load(first).missing == ("t1",)
-        assert cache.load(other).missing == other.missing
+        assert cache.load(first).missing == {"t1": 1}
+        assert cache.load(other).missing == other.places_of_missing
     assert not cache.load(first).image[1].any() and cache.load(first).image[2].any()
-
-
-def test_entries_of_older_code_have_all_channels(
-    case: Case, cache: PreparedCache, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    case = replace(case, lesion_labels=(1,))
-    cache.load(case)
-    record = next(cache.folder.iterdir()) / "record.json"
-    record.write_text(record.read_text().replace('"missing": []', '"other": []'))
-    monkeypatch.setattr(cache_module, "prepare", None)
-    assert cache.load(case).missing == ()
 
 
 def test_a_dataset_records_what_its_cases_lack(tmp_path: Path) -> None:

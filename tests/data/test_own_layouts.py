@@ -83,6 +83,30 @@ def test_bids_a_subject_without_a_mask_is_a_fault_only_when_labelled(tmp_path: P
     assert [case.label is None for case in cases] == [False, True]
 
 
+def test_bids_another_contrast_is_no_channel_unless_it_is_named(tmp_path: Path) -> None:
+    for subject, name in (("sub-01", "T1w"), ("sub-02", "acq-mprage_T1w"), ("sub-03", "ce-gd_T1w")):
+        touch(tmp_path, f"{subject}/anat/{subject}_{name}.nii.gz")
+        touch(tmp_path, f"derivatives/m/{subject}/anat/{subject}_label-lesion_mask.nii.gz")
+    text = message(tmp_path, layout="bids", channels=("T1w",))
+    assert text.count("T1w is missing") == 1
+    assert "sub-03: T1w is missing; found sub-03_ce-gd_T1w.nii.gz; another contrast" in text
+    assert channels_in("bids", tmp_path) == {"T1w": 2, "ce-gd_T1w": 1}
+    assert "sub-03" not in message(tmp_path, layout="bids", channels=("ce-gd_T1w",))
+
+
+def test_bids_no_subject_and_no_session_is_passed_over_in_silence(tmp_path: Path) -> None:
+    touch(tmp_path, f"{SUB}T1w.nii.gz", MASK, "derivatives/fsl/sub-05/stats/zstat1.nii.gz")
+    touch(tmp_path, "sub-02/anat/1.dcm", "sub-03/anat/T1w.nii.gz", "sub-04/beh/sub-04_task.tsv")
+    stem = "sub-05/ses-1/anat/sub-05_ses-1_"
+    touch(tmp_path, f"{stem}T1w.nii.gz", f"{stem}lesion.nii.gz", "sub-05/ses-8/eeg/a.edf", "sub-05/ses-9/anat/T1w.nii")
+    text = message(tmp_path, layout="bids", channels=("T1w",))
+    assert "sub-02: is DICOM: convert it" in text
+    assert f"sub-03: the names of its images must begin with sub-03_; found {tmp_path}/sub-03/anat/T1w.nii.gz" in text
+    assert f"sub-04: no image in {tmp_path}/sub-04" in text
+    assert "sub-05_ses-9: the names of its images must begin with sub-05_" in text
+    assert "4 faults" in text
+
+
 # folders
 
 
@@ -148,7 +172,7 @@ def test_folders_refuses_what_could_be_several_files(tmp_path: Path) -> None:
     touch(tmp_path, *(f"p/{name}.nii.gz" for name in ("T1_a", "T1_b", "mask1_seg", "consensus", "rater2_mask")))
     text = message(tmp_path, layout="folders", channels=("t1",))
     assert "p: 2 files match t1" in text and "T1_b.nii.gz" in text
-    assert "p: 3 files match the label" in text and "data.label_name" in text
+    assert "p: 3 files match label" in text and "data.label_name" in text
     (tmp_path / "p/T1_b.nii.gz").unlink()
     (case,) = find_cases(DataSettings(layout="folders", root=str(tmp_path), channels=("t1",), label_name="consensus"))
     assert case.label == tmp_path / "p/consensus.nii.gz"
@@ -157,6 +181,20 @@ def test_folders_refuses_what_could_be_several_files(tmp_path: Path) -> None:
 def test_folders_faults_name_what_there_is(tmp_path: Path) -> None:
     touch(tmp_path, "p/T1POST.nii.gz", "p/mask.nii.gz")
     assert "p: t1 is missing; found T1POST.nii.gz, mask.nii.gz" in message(tmp_path, layout="folders", channels=("t1",))
+
+
+def test_folders_no_folder_with_images_deeper_is_passed_over_in_silence(tmp_path: Path) -> None:
+    touch(tmp_path, "c1/flair.nii", "c1/mask.nii", "c4/NIFTI/flair.nii.gz", "c5/DICOM/1.dcm", "doc/readme.txt")
+    text = message(tmp_path, layout="folders", channels=("flair",))
+    assert "2 faults" in text
+    assert "c4: no image in this folder, but deeper: c4/NIFTI/flair.nii.gz" in text
+    assert "c5: is DICOM: convert it" in text
+
+
+def test_folders_derivatives_are_what_was_made_from_the_cases(tmp_path: Path) -> None:
+    touch(tmp_path, "c1/flair.nii", "c1/mask.nii", "derivatives/c1.nii.gz", "derivatives/model-3/c1.nii.gz")
+    (case,) = find_cases(DataSettings(layout="folders", root=str(tmp_path), channels=("flair",)))
+    assert case.name == "c1"
 
 
 def test_folders_do_not_fit_files_that_nothing_is_known_of(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 import threading
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -171,6 +172,17 @@ def test_a_case_without_lesion_gives_brain_patches() -> None:
     assert np.ptp(centres, axis=0).tolist() == [10, 13, 9]
     patch = PatchDataset([make_case()], PatchSettings(size=(4, 4, 4)), seed=0)[0]
     assert patch["label"].sum() == 0
+
+
+def test_a_channel_that_the_case_lacks_stays_zero_whatever_is_added_to_the_others() -> None:
+    every = AugmentationSettings(affine_probability=1, intensity_probability=1, bias_probability=1, noise_probability=1)
+    case = make_case(lesion=MIDDLE)
+    case.image[0] = 0
+    gap = replace(case, missing={"adc": 0})
+    data = PatchDataset([gap], PatchSettings(size=(8, 8, 8), augmentation=every), seed=0)
+    for patch in (data[index]["image"] for index in range(4)):
+        assert not patch[0].any()
+        assert patch[1].any()
 
 
 def test_a_patch_larger_than_the_volume_is_padded() -> None:

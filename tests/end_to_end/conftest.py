@@ -1,6 +1,8 @@
 """One small experiment through the real commands; the tests of this folder look at what it left."""
 
 import os
+import re
+import shlex
 import socket
 import subprocess
 import sys
@@ -56,6 +58,17 @@ class Workplace:
 
     def run(self, command: list[str]) -> subprocess.CompletedProcess[str]:
         return subprocess.run(command, cwd=self.folder, env=self.environment, capture_output=True, text=True)
+
+    def do_again(self, run: mlflow.entities.Run) -> None:
+        """Run the commands of a run's description, with the code of this checkout, and the data where they are here."""
+        note = run.data.tags["mlflow.note.content"]
+        commands = note.partition("```sh\n")[2].partition("\n```")[0]
+        commands = re.sub(r"^git checkout .*\n", "", commands, flags=re.MULTILINE)
+        project = f"mlflow run {shlex.quote(str(PROJECT))} --env-manager"
+        commands = re.sub(r"^mlflow run .*?--env-manager", project, commands, flags=re.MULTILINE)
+        commands = commands.replace("/path/to/the/data", shlex.quote(str(self.data)))
+        done = self.run(["bash", "-e", "-c", commands])
+        assert done.returncode == 0, commands + done.stdout + done.stderr
 
     def stage_command(self, stage: str, **settings: str) -> list[str]:
         """The words of `python src/run.py STAGE ...` that mean the same as those of `mlflow_run`."""

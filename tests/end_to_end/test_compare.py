@@ -43,13 +43,29 @@ def test_two_models_are_compared_on_the_cases_that_neither_has_seen(
     assert "two models compared" in Path(answer["report"]).read_text(encoding="utf-8")
 
 
+def test_an_evaluation_is_done_again_by_its_description_wherever_the_alias_is_then(
+    workplace: Workplace, client: mlflow.MlflowClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client.set_registered_model_alias("stroke-lesion", "mine", "1")
+    command = ["evaluate", "--model", "models:/stroke-lesion@mine", "--tracking.system_metrics", "false"]
+    command += ["--data.root", str(workplace.data), "--work_dir", str(workplace.folder / "work")]
+    assert cli.main(command) == 0
+    assert "models:/stroke-lesion/1, which is models:/stroke-lesion@mine now" in capsys.readouterr().out
+    client.delete_registered_model_alias("stroke-lesion", "mine")
+    first = workplace.runs("evaluate")[-1]
+    workplace.do_again(first)
+    again = workplace.runs("evaluate")[-1]
+    assert first.data.tags["model"] == again.data.tags["model"] == "models:/stroke-lesion/1"
+    assert first.info.run_id != again.info.run_id and first.data.metrics == again.data.metrics
+
+
 def test_a_run_stands_for_its_model(workplace: Workplace, client: mlflow.MlflowClient) -> None:
     main, train, tuned, test = (
         workplace.runs(stage)[0].info.run_id for stage in ("main", "train", "postprocess", "evaluate")
     )
     assert model_uri_of(main) == model_uri_of(tuned) == f"runs:/{tuned}/model"
     assert model_uri_of(train) == f"runs:/{train}/model"
-    for uri in ("models:/stroke-lesion@champion", f"runs:/{train}/model", "/some/folder"):
+    for uri in ("models:/stroke-lesion/1", f"runs:/{train}/model", "/some/folder", ""):
         assert model_uri_of(uri) == uri
     with pytest.raises(ModelError, match=f"run {test} \\(evaluate\\) has no model: give the id of a run of main"):
         model_uri_of(test)

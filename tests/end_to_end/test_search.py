@@ -83,6 +83,17 @@ def test_a_search_leaves_its_trials_plots_and_best_model(place: SearchPlace) -> 
     assert {f"search/{name}" for name in ("study.html", "trials.csv", "history.png")} <= logged
     (version,) = place.client().search_model_versions("name = 'stroke-lesion'")  # the best one's, registered once
     assert version.run_id == finished.info.run_id == parent.data.tags["best_run"]
+    # Its page, and the evaluation's, say what it was trained with, not what the study was given.
+    varied = {name: finished.data.params[f"cfg.{name}"] for name in ("loss.dice", "training.learning_rate")}
+    card = Path(place.client().download_artifacts(parent.info.run_id, "model_card.md")).read_text()
+    assert {f"{name}: {value}" for name, value in varied.items()} <= set(card.splitlines())
+    assert f"| training run | {version.run_id} |" in card
+    assert "| trial | 0 of the study loss\\-and\\-crf" in card
+    (test,) = place.runs("evaluate")
+    assert {name: test.data.params[f"cfg.{name}"] for name in varied} == varied
+    assert parent.data.params["cfg.loss.dice"] != varied["loss.dice"]
+    note = parent.data.tags["mlflow.note.content"]
+    assert " -P search.study=NEW_NAME " in note and "To join it" in note
     assert list(place.folder.glob("work/runs/*/last.pt")) == []  # no trial's checkpoint stays
 
     again = place.run(place.stage_command("search", search__trials="3"))

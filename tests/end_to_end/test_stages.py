@@ -15,14 +15,17 @@ import yaml
 from nibabel.nifti1 import Nifti1Image
 
 import trees
-from end_to_end.conftest import PROJECT, TINY
-from mlproject import cli
+from end_to_end.conftest import PROJECT, TINY, Workplace
+from mlproject import cli, config
+from mlproject.stages import settings as stage_settings
 
 
 def run(stage: str, **settings: str) -> None:
-    """A stage with the tiny settings, and with those given; dots are double underscores."""
+    """A stage with those of the tiny settings that it takes, and with those given; dots are double underscores."""
     given = {name.replace("__", "."): value for name, value in settings.items()}
-    tiny = {} if stage == "predict" else {**TINY, "work_dir": "work"}
+    kind = getattr(stage_settings, cli.STAGES[stage][1])
+    takes = {name for name, _ in config.leaves(kind) if config.is_taken(kind, name)}
+    tiny = {name: value for name, value in {**TINY, "work_dir": "work"}.items() if name in takes}
     arguments = [word for name, value in {**tiny, **given}.items() for word in (f"--{name}", value)]
     assert cli.main([stage, *arguments]) == 0
 
@@ -36,8 +39,22 @@ def newest(stage: str) -> mlflow.entities.Run:
 def test_train_then_postprocess_then_evaluate(
     tracking: Path, tiny_isles: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run("train", data__root=str(tiny_isles))
+    parts = ["train", "train", "validation", "train", "test", "test"]
+    names = sorted(path.name for path in (tiny_isles / "derivatives").iterdir())
+    rows = [f"{name},{part}" for name, part in zip(names, parts, strict=True)]
+    split_file = write_split(tracking / "split of mine.csv", rows)
+    run("train", data__root=str(tiny_isles), data__split_file=split_file)
     trained = newest("train").info.run_id
+    Path(split_file).rename("elsewhere.csv")  # as on another machine
+    Workplace(tracking, tiny_isles).do_again(newest("train"))
+    first, repeated = mlflow.MlflowClient().get_run(trained), newest("train")
+    assert first.info.run_id != repeated.info.run_id
+    for name in ("train/loss", "validation/dice", "validation/best_dice"):
+        assert first.data.metrics[name] == repeated.data.metrics[name]
+    (data,), (same_data,) = (found.inputs.dataset_inputs for found in (first, repeated))
+    assert data.dataset.digest == same_data.dataset.digest
+    Path("elsewhere.csv").rename(split_file)
+
     run("postprocess", run=trained, crf_search__trials="3")
     tuned = newest("postprocess")
     assert tuned.data.tags["training_run"] == trained

@@ -32,10 +32,10 @@ def test_bland_altman_of_too_few_cases_has_no_limits(count):
 
 def test_the_chosen_threshold_is_marked_where_it_is():
     curve = pd.DataFrame({"threshold": [0.2, 0.5, 0.8], "dice": [0.3, 0.6, 0.4], "low": 0.2, "high": 0.7})
-    figure = curve_figures.threshold_curves({"all cases": curve, "few": curve}, [("all cases", 0.5, 0.62)])
+    figure = curve_figures.threshold_curves({"all cases": curve, "few": curve}, [("all cases", 0.5, 0.62)], "the mark")
     marks = [line.get_xydata().tolist() for line in figure.axes[0].lines if line.get_marker() == "D"]
     assert marks == [[[0.5, 0.62]]]
-    assert legend(figure) == ["all cases", "few", "chosen, small lesions removed"]
+    assert legend(figure) == ["all cases", "few", "the mark"]
     assert to_png(figure)
 
 
@@ -45,3 +45,23 @@ def test_above_the_diagonal_is_a():
     a["dice"], b["dice"] = [0.9, 0.4], [0.3, 0.8]
     figure = curve_figures.one_against_other(b, a)
     np.testing.assert_allclose(figure.axes[0].collections[0].get_offsets(), [[0.8, 0.9], [0.3, 0.4]])
+
+
+def test_a_bin_without_an_interval_has_no_bar():
+    curve = pd.DataFrame(
+        {
+            "voxels": [5, 0, 9],
+            "mean_probability": [0.2, np.nan, 0.8],
+            "lesion_share": [0.3, np.nan, 0.6],
+            "low": [0.1, np.nan, np.nan],
+            "high": [0.4, np.nan, np.nan],
+        }
+    )
+    figure = curve_figures.reliability({"network": curve})
+    (drawn,) = figure.axes[0].containers
+    line, (lower, upper), (bars,) = drawn.lines
+    np.testing.assert_allclose(line.get_xydata(), [[0.2, 0.3], [0.8, 0.6]])
+    np.testing.assert_allclose(lower.get_ydata(), [0.1, np.nan])
+    np.testing.assert_allclose(upper.get_ydata(), [0.4, np.nan])
+    np.testing.assert_allclose(bars.get_segments()[0], [[0.2, 0.1], [0.2, 0.4]])
+    assert to_png(figure)

@@ -86,9 +86,19 @@ def test_reliability_by_hand():
 def test_calibration_pools_the_voxels_of_all_cases():
     a, b = counts_of([0.25] * 3, [1, 0, 0]), counts_of([0.25, 0.85, 0.85], [0, 1, 1])
     assert expected_calibration_error([a, b]) == pytest.approx(2 * 0.15 / 6)
-    curve = reliability([a, b])
-    assert curve.loc[2, "low"] == pytest.approx(0.0)  # the case without, drawn twice
-    assert curve.loc[2, "high"] == pytest.approx(1 / 3)
+    assert reliability([a, b]).loc[2, "lesion_share"] == pytest.approx(1 / 4)
+
+
+def test_calibration_has_an_interval_where_at_least_five_cases_have_voxels():
+    # Four cases with 3 voxels of 0.25, one of them lesion; one with a healthy one; one of these with the only 0.85.
+    third = counts_of([0.25] * 3, [1, 0, 0])
+    alone = counts_of([0.25] * 3 + [0.85] * 5, [1, 0, 0, 1, 1, 1, 0, 0])
+    curve = reliability([alone, third, third, third, counts_of([0.25], [0])])
+    assert curve.loc[2, "low"] == pytest.approx(0.25, abs=0.05)  # the healthy one drawn often
+    assert curve.loc[2, "high"] == pytest.approx(1 / 3)  # never drawn
+    assert curve.loc[8, "lesion_share"] == pytest.approx(0.6)
+    assert curve.loc[8, ["low", "high"]].isna().all()
+    assert reliability([third] * 4)[["low", "high"]].isna().all(axis=None)
 
 
 def test_calibration_error_of_the_suspicious_voxels_alone():

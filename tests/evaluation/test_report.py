@@ -15,8 +15,11 @@ from evaluation.gathered import EVIL, NAMES, gather
 from mlproject.evaluation import viewer_html
 from mlproject.evaluation.html import NOT_A_DEVICE
 from mlproject.evaluation.metrics import METRICS, summarise_groups
+from mlproject.evaluation.palette import legends
 from mlproject.evaluation.report import false_alarms, summary_table, verdict, worst_first, write_report
+from mlproject.evaluation.report_curves import explanations
 from mlproject.evaluation.statistics import PairedDifference, paired_difference
+from mlproject.prediction.postprocessing import Postprocessing
 
 NAN = float("nan")
 
@@ -35,7 +38,7 @@ def write(folder, gathered, chosen="crf", **texts):
         gathered,
         summarise_groups(tables),
         differences,
-        thresholds={"network": 0.5, "crf": 0.5},
+        variants={"network": Postprocessing(), "crf": Postprocessing()},
         notes=texts.get("notes", []),
         title=texts.get("title", "title"),
         facts=texts.get("facts", {}),
@@ -133,7 +136,7 @@ def test_each_case_opens_its_own_volumes(gathered, page):
     settings = json.loads(scripts[("viewer-settings", "application/json")])
     order = worst_first(gathered.tables["crf"])
     assert [case["name"] for case in settings["cases"]] == order
-    assert settings["masks"] == ["reference", "crf"]
+    assert settings["masks"] == ["reference", "crf"] and settings["legends"] == legends(["crf"])
     assert page.count('data-case="2"') >= 2  # a card, and a row of the table
     for number, name in enumerate(order):
         data = json.loads(scripts[(f"case-{number}", "application/json")])
@@ -200,6 +203,21 @@ def test_curves_agree_with_the_tables(folder, gathered):
     assert curve["cases with a lesion, network"]["dice"][49] == pytest.approx(with_lesion)
 
 
+@pytest.mark.parametrize(
+    ("postprocessing", "words"),
+    [
+        (Postprocessing(), "The mark is the one in use, 0.5, the default. Bands"),
+        (Postprocessing(0.35), "The mark is the one in use, 0.35, tuned on the validation cases. Bands"),
+        (
+            Postprocessing(0.35, min_lesion_ml=0.03),
+            "0.35, tuned on the validation cases; it includes the removal of lesions below 0.03 ml, the curves do not.",
+        ),
+    ],
+)
+def test_the_threshold_is_said_to_be_what_it_is(postprocessing, words):
+    assert words in explanations(postprocessing)["Dice over the threshold"]
+
+
 def test_every_figure_is_a_file(folder):
     names = {path.stem for path in folder.glob("*.png")}
     assert {"worst", "best", "Calibration", "Agreement_of_the_volumes", "Lesions_found_by_size"} <= names
@@ -211,7 +229,15 @@ def test_one_variant_and_one_case_alone(tmp_path):
     alone.tables["network"] = alone.tables["network"].iloc[:1]
     alone.counts["network"] = alone.counts["network"][:1]
     page = write_report(
-        tmp_path, alone, summarise_groups(alone.tables), {}, {"network": 0.5}, [], "title", {}, chosen="network"
+        tmp_path,
+        alone,
+        summarise_groups(alone.tables),
+        {},
+        {"network": Postprocessing()},
+        [],
+        "title",
+        {},
+        chosen="network",
     )
     assert "All cases (1)" in page.read_text()
 
@@ -231,13 +257,25 @@ def test_the_bundled_viewer_is_the_one_described():
     ("difference", "words"),
     [
         (
-            PairedDifference(9, 0.02, 0.01, 0.03, 0.004),
-            ["+0.020", "+0.010 to +0.030", "significantly better"],
+            PairedDifference(9, 0.02, 0.01, 0.03, 0.004, 1, 0.004),
+            ["+0.020", "+0.010 to +0.030", "Wilcoxon p = 0.004; 9 cases", "significantly better"],
         ),
-        (PairedDifference(9, -0.02, -0.03, -0.01, 0.004), ["-0.020", "significantly worse"]),
-        (PairedDifference(9, 0.02, -0.01, 0.03, 0.2), ["p = 0.2", "not statistically significant"]),
-        (PairedDifference(5, 0.02, 0.01, 0.03, 0.0625), ["not statistically significant"]),
-        (PairedDifference(1, 0.02, NAN, NAN, 1.0), ["too few to judge"]),
+        (PairedDifference(9, -0.02, -0.03, -0.01, 0.004, 1, 0.004), ["-0.020", "significantly worse"]),
+        (PairedDifference(9, 0.02, -0.01, 0.03, 0.2, 1, 0.2), ["p = 0.2", "not statistically significant"]),
+        (
+            PairedDifference(9, 0.02, 0.01, 0.03, 0.02, 3, 0.06),
+            ["Wilcoxon p = 0.06, corrected for 3 comparisons", "not statistically significant"],
+        ),
+        (
+            PairedDifference(5, 0.02, 0.01, 0.03, 0.0625, 1, 0.0625),
+            ["too few to be significant (p cannot be below 0.062)"],
+        ),
+        (
+            PairedDifference(6, 0.02, 0.01, 0.03, 0.03125, 3, 0.09375),
+            ["too few to be significant (p cannot be below 0.094)"],
+        ),
+        (PairedDifference(6, 0.02, 0.01, 0.03, 0.03125, 1, 0.03125), ["significantly better"]),
+        (PairedDifference(1, 0.02, NAN, NAN, 1.0, 1, 1.0), ["too few to judge"]),
     ],
 )
 def test_verdict(difference, words):

@@ -4,7 +4,7 @@ import warnings
 import numpy as np
 import pytest
 
-from mlproject.evaluation.statistics import bootstrap_interval, paired_difference
+from mlproject.evaluation.statistics import bootstrap_interval, corrected_together, paired_difference
 
 
 def test_interval_is_about_the_normal_one_for_many_cases():
@@ -84,8 +84,36 @@ def test_small_numbers_of_cases_neither_warn_nor_claim(cases, changed):
     assert difference.cases == cases
     assert math.isnan(difference.low) == (cases < 2)
     assert math.isnan(difference.mean) == (cases == 0)
-    assert 0 < difference.wilcoxon_p <= 1
+    assert 0 < difference.wilcoxon_p <= 1 or (cases == 0 and math.isnan(difference.wilcoxon_p))
     assert difference.significant == (min(cases, changed) >= 6)
+
+
+@pytest.mark.parametrize("equal", [0, 10, 15, 200])
+def test_cases_that_do_not_differ_do_not_make_the_others_significant(equal):
+    gains = [0.01, 0.02, 0.03, 0.04, 0.05] + [0.0] * equal
+    difference = paired_difference(np.zeros(len(gains)), gains)
+    assert difference.wilcoxon_p == pytest.approx(0.0625)
+    assert not difference.significant
+
+
+def test_differences_that_are_corrected_together_are_corrected_by_holms_method():
+    clear, unclear = paired_difference([0.0] * 7, np.linspace(0.1, 0.2, 7)), paired_difference([0.0], [0.1])
+    nothing = paired_difference([], [])
+    corrected = corrected_together({"clear": clear, "unclear": unclear, "clear too": clear, "no cases": nothing})
+    assert clear.significant and (clear.tests, clear.corrected_p) == (1, 2 / 2**7)
+    assert {name: one.tests for name, one in corrected.items()} == dict.fromkeys(corrected, 3)
+    assert corrected["clear"].wilcoxon_p == 2 / 2**7
+    assert corrected["clear"].corrected_p == corrected["clear too"].corrected_p == 3 * 2 / 2**7
+    assert corrected["unclear"].corrected_p == 1 and math.isnan(corrected["no cases"].corrected_p)
+    assert corrected["clear"].significant
+
+
+@pytest.mark.parametrize(("tests", "cases", "too_few"), [(1, 5, True), (1, 6, False), (3, 6, True), (3, 7, False)])
+def test_too_few_cases_could_not_show_any_difference(tests, cases, too_few):
+    difference = paired_difference([0.0] * cases, [0.1, -0.1] * (cases // 2) + [0.0] * (cases % 2))
+    corrected = corrected_together(dict.fromkeys(range(tests), difference))[0]
+    assert corrected.too_few == too_few
+    assert corrected.smallest_p == tests * 2 ** (1 - cases)
 
 
 def test_different_numbers_of_cases_are_refused():

@@ -47,10 +47,10 @@ def begun(tracking: Path) -> Callable[..., Path]:
             logged = mlflow.create_external_model(name="model", source_run_id=run_id)
             with mlflow.start_run(run_id=run_id):
                 client.log_outputs(run_id, [mlflow.entities.LoggedModelOutput(logged.model_id, 0)])
-        if status == "deleted":
+        if not status.endswith(("RUNNING", "running")):
+            client.set_terminated(run_id, "KILLED" if status == "deleted" else status)
+        if status.startswith("deleted"):
             client.delete_run(run_id)
-        elif status != "RUNNING":
-            client.set_terminated(run_id, status)
         folder = tracking / "work" / "runs" / run_id
         for name in ("best.pt", "last.pt"):
             put(folder / name, days=100)
@@ -73,6 +73,7 @@ def clean(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]
         ("FINISHED", "train", True, True),
         ("FINISHED", "train", False, False),
         ("deleted", "train", False, True),
+        ("deleted while running", "train", False, False),
         ("RUNNING", "trial", False, False),
         ("KILLED", "trial", False, True),
         ("FAILED", "trial", False, True),
@@ -85,7 +86,8 @@ def test_checkpoints_go_where_no_run_can_need_them(
     shown = clean(capsys)
     assert [item["needed"] for item in shown["items"]] == [not goes] and shown["removed"] == []
     assert (folder / "best.pt").exists() and (folder / "last.pt").exists()  # nothing goes unasked
-    assert clean(capsys, "--remove")["removed"] == ([str(folder)] if goes else [])
+    both = [str(folder / "best.pt"), str(folder / "last.pt")]
+    assert sorted(clean(capsys, "--remove")["removed"]) == (both if goes else [])
     assert (folder / "best.pt").exists() == (folder / "last.pt").exists() == (not goes)
 
 
@@ -124,9 +126,9 @@ def test_what_it_does_not_know_is_left(
     ]
     (work / "cache" / ("e" * 64)).symlink_to(elsewhere)
     shown = clean(capsys, "--remove", "--older_than_days", "0")
-    assert shown["removed"] == [str(mine)]
+    assert sorted(shown["removed"]) == [str(mine / "best.pt"), str(mine / "last.pt")]
     assert all(path.exists() for path in strange) and (elsewhere / "image.npy").exists()
-    unknown = {item["path"] for item in shown["items"] if item["kind"] == "unknown"}
+    unknown = {path for item in shown["items"] if item["kind"] == "unknown" for path in item["paths"]}
     assert {str(path) for path in strange if path.name in ("notes.txt", "patient.nii.gz", "mine.npy")} <= unknown
 
 
@@ -167,6 +169,7 @@ def test_the_table_names_runs_and_reasons(
     begun: Callable[..., Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "150")
+    monkeypatch.setenv("TERM", "xterm")  # on a dumb one, 80 columns are all there is
     folder = begun("KILLED")
     assert cli.main(["clean", "--work_dir", "work"]) == 0
     printed = " ".join(capsys.readouterr().out.split())

@@ -72,7 +72,12 @@ FULL = OSError(28, "No space left on device", "/work/x")
         (Interrupted("stopped by SIGINT", 2), 130, "stopped", "error: stopped by SIGINT"),
         (ValueError("bad [dwi, adc]\nmore"), 1, "failed", "error: ValueError: bad [dwi, adc]. This is a fault"),
         (FULL, 1, "failed", "error: /work/x: No space left on device"),
-        (requests.ConnectionError("refused\nlong story"), 1, "failed", "error: the tracking server failed: refused"),
+        (
+            requests.ConnectionError("refused\nlong story"),
+            1,
+            "failed",
+            "error: the tracking server or a bucket failed: refused",
+        ),
         (RuntimeError(""), 1, "failed", "error: RuntimeError: RuntimeError. This is a fault"),
     ],
 )

@@ -84,6 +84,32 @@ def test_faults_are_listed_and_the_rest_is_described(
     assert {row["case"][-1] for row in answer["per_case"] if row["usable"]} == {"3", "4", "5", "6"}
 
 
+def test_what_the_labels_are_called_is_shown(
+    tiny_isles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "data"
+    for number, name in enumerate(("lesion_mask", "lesion_mask", "old_lesions"), start=1):
+        (root / f"c{number}").mkdir(parents=True)
+        session = f"sub-synthetic000{number}/ses-0001"
+        shutil.copy(next((tiny_isles / "rawdata" / session).glob("*_dwi.nii.gz")), root / f"c{number}/dwi.nii.gz")
+        shutil.copy(next((tiny_isles / "derivatives" / session).iterdir()), root / f"c{number}/{name}.nii.gz")
+    assert describe(root) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "labels: lesion_mask (in 2), old_lesions (in 1)" in shown
+    assert "the label is not called lesion_mask, as most are; does it show the same?: c3 (old_lesions)" in shown
+    assert describe(root, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["labels_called"] == {"lesion_mask": 2, "old_lesions": 1}
+
+
+def test_what_fits_no_device_is_said(tiny_isles: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert describe(tiny_isles, "--gpu_memory_gb", "0.01") == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "Note: nothing fits: even a step of 2 patches" in shown and "of 0.01 GiB" in shown
+    assert "nothing fits" in Path("tiny.yaml").read_text()
+    assert describe(tiny_isles, "--gpu_memory_gb", "8") == 0
+    assert "nothing fits" not in capsys.readouterr().out
+
+
 def test_a_gpu_gets_larger_patches(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = tmp_path / "data"
     for channel, image in make_case(0, 1, (96, 108, 78), ["dwi"]).items():

@@ -2,6 +2,7 @@
 answer in end_to_end/test_serving.py."""
 
 import csv
+import gzip
 import json
 import shutil
 import signal
@@ -13,6 +14,7 @@ from typing import Any, Self
 import numpy as np
 import pytest
 from nibabel.nifti1 import Nifti1Image
+from scipy import ndimage
 
 from mlproject import interrupts
 from mlproject.data.case import Case
@@ -30,7 +32,8 @@ class Thresholder:
     channels = ("dwi", "adc")
 
     def __init__(self, version: str = "m/1", fails: Callable[[Case], Exception | None] = lambda _: None) -> None:
-        self.version, self.fails, self.asked = version, fails, list[str]()
+        self.version, self.model_id = version, f"m-{version}"
+        self.fails, self.asked = fails, list[str]()
 
     def start(self) -> None: ...
 
@@ -55,7 +58,10 @@ class Thresholder:
         probability = folder / "probability.nii.gz" if params["return_probability"] else None
         if probability:
             write_like(values / values.max(), case.images["dwi"], probability)
-        return Answer(folder / "mask.nii.gz", probability, float(mask.sum()) / 1000, 1, self.version)
+        voxel_ml = float(np.prod(image.header.get_zooms()[:3])) / 1000
+        _, count = ndimage.label(mask, np.ones((3, 3, 3)))
+        volume_ml = float(mask.sum()) * voxel_ml
+        return Answer(folder / "mask.nii.gz", probability, volume_ml, int(count), self.version, self.model_id)
 
 
 @pytest.fixture
@@ -106,7 +112,7 @@ def test_bad_cases_are_listed_and_the_others_done(settings: PredictSettings, dat
     mask = Nifti1Image.from_filename(Path(settings.output) / "sub-ä b.nii.gz")
     scan = Nifti1Image.from_filename(next(data.rglob("sub-ä b_*_dwi.nii.gz")))
     np.testing.assert_array_equal(mask.affine, scan.affine)
-    assert float(rows["sub-ä b"]["lesion_volume_ml"]) == np.asarray(mask.dataobj).sum() / 1000 > 0
+    assert float(rows["sub-ä b"]["lesion_count"]) > 0
 
 
 def test_the_same_command_does_what_is_left(settings: PredictSettings, data: Path, tmp_path: Path) -> None:
@@ -130,7 +136,7 @@ def test_the_same_command_does_what_is_left(settings: PredictSettings, data: Pat
         ({"threshold": 0.4}, r"threshold tuned \(now 0.4\)"),
         ({"crf": False}, r"crf true \(now false\)"),
         ({"probability": True}, r"probability none \(now sub-synthetic0001_probability.nii.gz\)"),
-        ("model", r"model_version m/1 \(now m/2\)"),
+        ("model", r"the model was m/1 \(m-m/1\), now m/2 \(m-m/2\)"),
         ("images", "its images were others"),
     ],
 )
@@ -164,24 +170,29 @@ def test_files_of_others_are_not_overwritten(settings: PredictSettings, tmp_path
     assert mine.read_bytes() != b"drawn by hand"
 
 
-def test_a_failed_case_has_no_mask_of_another_model(settings: PredictSettings, tmp_path: Path) -> None:
+def test_what_a_case_had_stays_when_it_fails_and_is_said_to_be_kept(settings: PredictSettings, tmp_path: Path) -> None:
     run(settings, Thresholder(), tmp_path)
     bad = Thresholder("m/2", lambda case: DataError("bad") if case.name.endswith("2") else None)
     with pytest.raises(CasesFailedError):
         run(replace(settings, force=True), bad, tmp_path)
-    assert "sub-synthetic0002.nii.gz" not in files(settings) and len(files(settings)) == 5
+    row = table(settings)["sub-synthetic0002"]
+    assert (row["status"], row["model_version"], row["error"]) == ("kept", "m/1", "bad")
+    assert len(files(settings)) == 6 and table(settings)["sub-synthetic0001"]["model_version"] == "m/2"
+    model = Thresholder("m/2")
+    run(replace(settings, force=True), model, tmp_path)
+    assert model.asked == ["sub-synthetic0002"]
 
 
 def test_stopped_in_the_midst(settings: PredictSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    entered = predict_folder.store
+    entered = predict_folder.checked
 
-    def stop_at_third(answer: Answer, case: Case, *others: Any) -> None:
+    def stop_at_third(answer: Answer, case: Case, *others: Any) -> dict[str, Path]:
         if case.name.endswith("3"):
             monkeypatch.setattr(interrupts, "_received", signal.SIGINT)
             raise Interrupted("stopped by SIGINT", signal.SIGINT)
-        entered(answer, case, *others)
+        return entered(answer, case, *others)
 
-    monkeypatch.setattr(predict_folder, "store", stop_at_third)
+    monkeypatch.setattr(predict_folder, "checked", stop_at_third)
     with pytest.raises(Interrupted, match=r"2 of 6 cases are done.*same command goes on") as caught:
         run(settings, Thresholder(), tmp_path)
     assert caught.value.exit_code == 130
@@ -209,9 +220,9 @@ def test_a_server_that_changes_its_model(settings: PredictSettings, tmp_path: Pa
     class Changing(Thresholder):
         def segment(self, case: Case, params: Params, folder: Path) -> Answer:
             answer = super().segment(case, params, folder)
-            return replace(answer, model_version="m/9") if case.name.endswith("6") else answer
+            return replace(answer, model_version="m/9", model_id="other") if case.name.endswith("6") else answer
 
-    with pytest.raises(CasesFailedError, match=r"sub-synthetic0006: .*it is m/9 now"):
+    with pytest.raises(CasesFailedError, match=r"sub-synthetic0006: .*it is m/9 \(other\) now"):
         run(settings, Changing(), tmp_path)
     assert len(files(settings)) == 5
 
@@ -251,3 +262,89 @@ def test_bucket_to_bucket(settings: PredictSettings, data: Path, tmp_path: Path,
     stored = {path.name: path.read_bytes() for path in (buckets / "masks" / "one").glob("*.gz")}
     assert stored == files(settings)
     assert run(remote, Thresholder(), tmp_path)["done_before"] == 6
+
+
+def test_a_mask_drawn_by_hand_for_a_failed_case_is_left_alone(settings: PredictSettings, tmp_path: Path) -> None:
+    bad = Thresholder(fails=lambda case: DataError("bad") if case.name.endswith("2") else None)
+    with pytest.raises(CasesFailedError):
+        run(settings, bad, tmp_path)
+    mine = Path(settings.output) / "sub-synthetic0002.nii.gz"
+    mine.write_text("drawn by hand")
+    with pytest.raises(SettingsError, match=r"1 files exist .*sub-synthetic0002"):
+        run(settings, Thresholder(), tmp_path)
+    with pytest.raises(CasesFailedError):
+        run(replace(settings, force=True), bad, tmp_path)
+    assert mine.read_text() == "drawn by hand"
+
+
+def test_forced_but_gone_keeps_the_masks_there_are(settings: PredictSettings, tmp_path: Path) -> None:
+    run(settings, Thresholder(), tmp_path)
+    before = files(settings)
+    gone = Thresholder("m/2", lambda _: ServerGoneError("gone"))
+    with pytest.raises(CasesFailedError) as caught:
+        run(replace(settings, force=True), gone, tmp_path)
+    assert caught.value.result["kept"] == 3 and files(settings) == before
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_scan_is_never_replaced(force: bool, settings: PredictSettings, data: Path, tmp_path: Path) -> None:
+    where = ScanSettings(layout="table", root=cases_table(data, ["a"]))
+    (data / "0_dwi.nii.gz").rename(data / "a.nii.gz")
+    (data / "cases.csv").write_text("case,dwi,adc\na,a.nii.gz,0_adc.nii.gz")
+    (tmp_path / "out").symlink_to(data)
+    scan = (data / "a.nii.gz").read_bytes()
+    with pytest.raises(SettingsError, match=r"a\.nii\.gz is an input of a|would be taken for scans"):
+        run(replace(settings, data=where, force=force), Thresholder(), tmp_path)
+    assert (data / "a.nii.gz").read_bytes() == scan
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ("mirrored", "does not lie where the scan does"),
+        ("volume", "but it says 99 ml"),
+        ("count", "in 77"),
+        ("values", "other values than 0 and 1"),
+        ("probability", "does not lie in 0 to 1"),
+        ("datatype", "mask cannot be read"),
+    ],
+)
+def test_an_answer_that_is_not_about_the_case(
+    wrong: str, words: str, settings: PredictSettings, tmp_path: Path
+) -> None:
+    class Wrong(Thresholder):
+        def segment(self, case: Case, params: Params, folder: Path) -> Answer:
+            answer = super().segment(case, params, folder)
+            image = Nifti1Image.from_filename(answer.mask)
+            values, affine = np.asarray(image.dataobj), image.affine
+            if wrong == "mirrored":
+                flip = np.diag([-1.0, 1, 1, 1])
+                flip[0, 3] = values.shape[0] - 1
+                Nifti1Image(values[::-1], affine @ flip).to_filename(answer.mask)
+            elif wrong == "values":
+                Nifti1Image(values * 2, affine).to_filename(answer.mask)
+            elif wrong == "datatype":
+                content = bytearray(gzip.decompress(answer.mask.read_bytes()))
+                content[70:72] = b"\x63\x00"
+                answer.mask.write_bytes(gzip.compress(bytes(content)))
+            elif wrong == "probability":
+                assert answer.probability is not None
+                Nifti1Image(values.astype(np.float32) * 1.5, affine).to_filename(answer.probability)
+            changes: dict[str, Any] = {"volume": {"lesion_ml": 99.0}, "count": {"lesion_count": 77}}
+            return replace(answer, **changes.get(wrong, {}))
+
+    with pytest.raises(CasesFailedError, match=words) as caught:
+        run(replace(settings, probability=True), Wrong(), tmp_path)
+    assert len(caught.value.result["failed"]) == 6 and not files(settings)
+
+
+def test_several_masks_in_a_case_do_not_matter(settings: PredictSettings, data: Path, tmp_path: Path) -> None:
+    for number in (1, 2):
+        shutil.copy(next(data.rglob("sub-synthetic0001_*_msk.nii.gz")), data / f"{number}_mask.nii.gz")
+        (folder := tmp_path / "scans" / f"case {number}").mkdir(parents=True)
+        for channel in ("dwi", "adc"):
+            shutil.copy(image(data, number, channel), folder)
+        for expert in "ab":
+            shutil.copy(data / f"{number}_mask.nii.gz", folder / f"expert_{expert}_mask.nii.gz")
+    where = ScanSettings(layout="folders", root=str(tmp_path / "scans"))
+    assert run(replace(settings, data=where), Thresholder(), tmp_path)["done"] == 2

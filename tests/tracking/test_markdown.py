@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 from markdown_it import MarkdownIt  # rich brings it
 
-from mlproject.tracking.markdown import block, code, escape, table
+from mlproject.tracking.markdown import block, code, escape, escape_lightly, table
 
 NASTY = [
     "a|b",
@@ -34,6 +34,17 @@ def kinds(source: str) -> set[str]:
 def test_escaped_is_plain_text(text: str) -> None:
     assert kinds(escape(text)) <= {"text", "text_special"}
     assert text_of(escape(text)) == " ".join(text.split())
+
+
+@pytest.mark.parametrize("text", NASTY)
+def test_lightly_escaped_is_plain_text_within_a_line(text: str) -> None:
+    line = f"Cases of {escape_lightly(text)}."
+    assert kinds(line) <= {"text", "text_special"} and text_of(line) == f"Cases of {' '.join(text.split())}."
+
+
+def test_lightly_escaped_is_left_as_it_is_where_it_can() -> None:
+    for text in ("ISLES-2022", "my_data_set", "a (b)", "a+b #1!"):
+        assert escape_lightly(text) == text
 
 
 @pytest.mark.parametrize("text", [text for text in NASTY if "|" not in text])

@@ -1,9 +1,12 @@
 """The model card: what stands in it is what was measured, and it fits where MLflow keeps it."""
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import pairwise
 
 import pandas as pd
+import pytest
 from markdown_it import MarkdownIt
 
 import tiny
@@ -13,7 +16,7 @@ from mlproject.prediction.crf import CrfSettings
 from mlproject.prediction.postprocessing import Postprocessing
 from mlproject.prediction.segmenter import ModelDescription
 from mlproject.prediction.sliding_window import PredictionSettings
-from mlproject.tracking.model_card import DESCRIPTION_LENGTH, CardFacts, model_card, shortened
+from mlproject.tracking.model_card import DESCRIPTION_LENGTH, CardFacts, about, model_card, shortened
 
 DICE = (0.9, 0.7, 0.5, 0.3)
 LOAD_ML = (60.0, 20.0, 0.5, 0.0)
@@ -39,6 +42,7 @@ def facts(**changes: object) -> CardFacts:
         model="stroke-lesion/3",
         description=description,
         run_id="0123",
+        origin={"training run": "4567"},
         data="isles|2022",
         digest="abcd",
         cases={"train": 200, "validation": 7, "test": 4},
@@ -70,6 +74,7 @@ def test_results_overall_and_by_size() -> None:
     assert rows["lesions below 1 ml"][:2] == ["1", "0.500"]
     assert rows["lesions 10 to 50 ml"][:2] == ["1", "0.700"] and rows["lesions 50 ml or more"][:2] == ["1", "0.900"]
     assert rows["threshold"] == ["0.43"] and "theta_alpha_mm 33" in rows["CRF"][0]
+    assert rows["training run"] == ["4567"]
 
 
 def test_what_it_says_and_what_it_does_not() -> None:
@@ -79,10 +84,56 @@ def test_what_it_says_and_what_it_does_not() -> None:
     assert "--images.dwi dwi.nii.gz '--images.a dc' 'a dc.nii.gz'" in card
     assert "/home" not in card
     assert "200 train cases" not in card  # enough
+    had_no_part = "the test cases had no part in it"
+    assert had_no_part in card
     repeated = model_card(facts(notes=("Not an estimate: 1 test case was also trained on.",)))
     assert "Not an estimate" in repeated and "no patient is in two parts" not in repeated
+    assert had_no_part not in repeated
     no_crf = replace(facts().description, postprocessing=Postprocessing())
-    assert "did not help" in model_card(facts(description=no_crf))
+    assert "no significant gain" in model_card(facts(description=no_crf))  # there may be one that is not
+
+
+@pytest.mark.parametrize("name", ["my model", "it's", "$HOME"])
+def test_commands_take_every_name(name: str) -> None:
+    card, description = model_card(facts(model=f"{name}/3")), about(name)
+    for text, uri in ((card, f"models:/{name}/3"), (description, f"models:/{name}@champion")):
+        commands = text.partition("```sh\n")[2].partition("\n```")[0].splitlines()
+        assert [shlex.split(command).count(uri) for command in commands] == [1, 1]
+
+
+def test_the_headline_is_plain_text() -> None:
+    headline = model_card(facts(data="ISLES-2022_v1.1 (new)")).splitlines()[0]
+    assert headline.endswith("4 cases of ISLES-2022_v1.1 (new). Research only.")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["<img src=x onerror=alert(1)>", "a|b", "`a", "*a* _a_ __a__", "[a](http://b)", "\\", "~~a~~", "a\n\n# b\n---"],
+)
+def test_no_name_breaks_the_card(name: str) -> None:
+    """Whatever data set, model, channels, study and code are called, the card is built as with harmless names."""
+    description = facts().description
+    cards = [
+        facts(
+            model=f"{word}/3",
+            data=word,
+            source=word,
+            notes=(word,),
+            origin={"trial": word},
+            settings={"loss.dice": word},
+            description=replace(description, channels=(word, "b")),
+        )
+        for word in ("harmless", name)
+    ]
+    harmless, nasty = (
+        [
+            child.type.replace("_special", "")
+            for token in MarkdownIt("gfm-like", {"html": True, "linkify": False}).parse(model_card(card))
+            for child in (token, *(token.children or ()))
+        ]
+        for card in cards
+    )
+    assert [a for a, b in pairwise([*nasty, ""]) if (a, b) != ("text", "text")] == harmless
 
 
 def test_a_long_card_is_cut_before_a_heading_where_mlflow_has_no_room() -> None:

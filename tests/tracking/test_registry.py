@@ -5,15 +5,17 @@ from pathlib import Path
 
 import mlflow
 import pytest
+from mlflow.exceptions import MlflowException
 
 import tiny
 from mlproject.data.preprocessing import PreprocessingSettings
-from mlproject.errors import ModelError
+from mlproject.errors import ModelError, SettingsError
 from mlproject.network.architectures import build_network
 from mlproject.prediction.postprocessing import Postprocessing
 from mlproject.prediction.segmenter import ModelDescription, Segmenter
 from mlproject.prediction.sliding_window import PredictionSettings
 from mlproject.tracking import registry
+from mlproject.tracking.settings import TrackingSettings
 
 
 @pytest.fixture
@@ -55,6 +57,35 @@ def test_model_version_card_and_example(run_id: str, tmp_path: Path, capfd: pyte
     model = mlflow.pyfunc.load_model(str(folder))
     (answer,) = model.predict(model.input_example).to_dict("records")
     assert answer["model_version"] == "m/2" and answer["lesion_count"] >= 0 and answer["mask"]
+
+
+def test_an_alias_is_looked_up_once(run_id: str) -> None:
+    uri, client = registry.model_of(run_id), mlflow.MlflowClient()
+    for version in (1, 2):
+        registry.register(uri, "my model")
+        client.set_registered_model_alias("my model", "best", str(version))
+    assert registry.exact_uri("models:/my model@best") == "models:/my model/2"
+    for exact in ("models:/my model/1", uri, f"runs:/{run_id}/model", "/folder/models:/a@b"):
+        assert registry.exact_uri(exact) == exact
+    with pytest.raises(ModelError, match="no model at 'models:/my model@worst'"):
+        registry.exact_uri("models:/my model@worst")
+
+
+@pytest.mark.parametrize("name", ["my model", "a#b|<c>'\"`$%41;&*"])
+def test_a_name_that_is_taken_works(run_id: str, name: str, tmp_path: Path) -> None:
+    assert registry.register(registry.model_of(run_id), TrackingSettings(registered_model=name).registered_model) == 1
+    assert registry.fetch(f"models:/{name}/1", tmp_path / "fetched").is_dir()
+
+
+@pytest.mark.parametrize("name", ["team/stroke", "a:b", "", " ", ".", "..", "a?b", "a@b", "a\nb"])
+def test_a_name_that_would_not_work_is_refused_before_anything_starts(name: str) -> None:
+    with pytest.raises(SettingsError, match=r"tracking\.registered_model="):
+        TrackingSettings(registered_model=name)
+
+
+def test_what_mlflow_refuses_is_said_as_it_is(run_id: str) -> None:
+    with pytest.raises(MlflowException, match="Names cannot contain"):
+        registry.register(registry.model_of(run_id), "team/stroke")
 
 
 def test_a_model_of_another_server_has_no_uri_here(tracking: Path) -> None:

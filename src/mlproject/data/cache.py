@@ -3,7 +3,9 @@
 import hashlib
 import json
 import logging
+import os
 import shutil
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -51,7 +53,9 @@ class PreparedCache:
         entry = self.folder / key
         if entry.exists():
             try:
-                return _open(entry, case.name)
+                prepared = _open(entry, case)
+                mark_used(entry / "record.json")
+                return prepared
             except _DamagedEntry as damage:
                 logger.warning("The cache entry %s is damaged (%s) and is made again", entry, damage)
                 _discard(entry)
@@ -59,13 +63,14 @@ class PreparedCache:
         if self._key(case, labelled) != key:
             raise DataError(f"{case.name}: its files changed while they were read; start again when they are complete")
         _write(prepared, entry)
-        return _open(entry, case.name)
+        return _open(entry, case)
 
     def _key(self, case: Case, labelled: bool) -> str:
+        digests = {path: _file_digest(path) for path in dict.fromkeys(case.images.values())}
         content: dict[str, Any] = {
             "format": FORMAT_VERSION,
             "settings": asdict(self.settings),
-            "channels": [_channel_identity(case, name) for name in case.channels],
+            "channels": [_channel_identity(case, name, digests) for name in case.channels],
             "label": _file_digest(case.label) if labelled and case.label is not None else None,
         }
         if content["label"] and case.lesion_labels is not None:
@@ -73,12 +78,18 @@ class PreparedCache:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _channel_identity(case: Case, channel: str) -> tuple[str | int | None, ...]:
+def mark_used(file: Path) -> None:
+    """Give a file the present date, by which `clean` knows what is in use: not every disk keeps when it was read."""
+    with suppress(OSError):  # another user's
+        os.utime(file)
+
+
+def _channel_identity(case: Case, channel: str, digests: dict[Path, str]) -> tuple[str | int | None, ...]:
     """What a channel is made of: its name, the digest of its file (None: missing), and which volume of it."""
     if channel in case.missing:
         return channel, None
     component = (case.components[channel],) if channel in case.components else ()
-    return channel, _file_digest(case.images[channel]), *component
+    return channel, digests[case.images[channel]], *component
 
 
 class _DamagedEntry(Exception):
@@ -103,7 +114,6 @@ def _write(prepared: PreparedCase, entry: Path) -> None:
         "geometry": prepared.geometry.to_dict(),
         "channel_digests": prepared.channel_digests,
         "labelled": prepared.label is not None,
-        "missing": prepared.missing,
     }
     arrays = {"image": prepared.image, "brain": prepared.brain}
     if prepared.label is not None and prepared.native_label is not None:
@@ -122,7 +132,7 @@ def _write(prepared: PreparedCase, entry: Path) -> None:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _open(entry: Path, name: str) -> PreparedCase:
+def _open(entry: Path, case: Case) -> PreparedCase:
     """Map an entry's arrays; nothing in it is ever unpickled."""
     try:
         record = json.loads((entry / "record.json").read_text())
@@ -131,9 +141,9 @@ def _open(entry: Path, name: str) -> PreparedCase:
         geometry = Geometry.from_dict(record["geometry"])
         digests = {str(channel): str(digest) for channel, digest in record["channel_digests"].items()}
         labelled = record["labelled"]
-        missing = tuple(str(channel) for channel in record.get("missing", []))  # older entries have all channels
+        missing = case.places_of_missing  # part of the key
         return PreparedCase(
-            name=name,
+            name=case.name,
             image=_array(entry / "image.npy", np.float32, (len(digests) + len(missing), *geometry.shape)),
             brain=_array(entry / "brain.npy", np.bool_, geometry.shape),
             label=_array(entry / "label.npy", np.uint8, geometry.shape) if labelled else None,

@@ -1,9 +1,10 @@
 """What a case is, and the settings that say where cases are and how they are split."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from mlproject.errors import DataError, SettingsError
 
@@ -28,6 +29,7 @@ class Case:
         order: all channels in their order, those that are missing too; () means those of `images`.
         lesion_labels: values of the label that are lesion; None means that it holds 0 and 1 alone.
         submission: stem of the file name that the data set's challenge wants for this case's mask, or "".
+        label_kind: what the label's file is called beside the case's name, where the layout finds it by that; or "".
     """
 
     name: str
@@ -40,11 +42,17 @@ class Case:
     order: tuple[str, ...] = ()
     lesion_labels: tuple[int, ...] | None = None
     submission: str = ""
+    label_kind: str = ""
 
     @property
     def channels(self) -> tuple[str, ...]:
         """All channels in their order, those that are missing too."""
         return self.order or tuple(self.images)
+
+    @property
+    def places_of_missing(self) -> dict[str, int]:
+        """The channels that the case lacks, and where among `channels` they would be."""
+        return {name: place for place, name in enumerate(self.channels) if name in self.missing}
 
 
 @dataclass(frozen=True)
@@ -114,11 +122,34 @@ class DataSettings:
         return Path(self.root).expanduser().absolute()
 
 
+def kinds_of_labels(cases: Iterable[Case]) -> dict[str, int]:
+    """What the cases' labels are called, in how many cases each, most first; empty where names say nothing."""
+    return dict(Counter(case.label_kind for case in cases if case.label_kind).most_common())
+
+
+class Fault(str):
+    """One line that says what is wrong with a case.
+
+    Attributes:
+        case: the case's name.
+        text: what is wrong, without the name.
+    """
+
+    case: str
+    text: str
+
+    def __new__(cls, case: str, text: str, where: str = "") -> Self:
+        """The line "CASE: TEXT", or "WHERE: TEXT" where the case stands in a line of a table."""
+        line = super().__new__(cls, f"{where or case}: {text}")
+        line.case, line.text = case, text
+        return line
+
+
 class FaultsError(DataError):
     """Some of a data set's cases cannot be found whole.
 
     Attributes:
-        faults: one line each.
+        faults: one line each; a `Fault` where a layout says what is wrong with one case.
         sound: the cases without a fault.
     """
 

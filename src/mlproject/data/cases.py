@@ -1,5 +1,6 @@
 """Finding the cases of a data set, whatever its layout."""
 
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,9 +10,20 @@ from types import ModuleType
 from mlproject.data import dicom
 from mlproject.data.case import Case, DataSettings, FaultsError, LayoutName, NoCasesError, SplitName
 from mlproject.data.layouts import atlas, bids, demo, folders, isles2017, isles2022, msd, nnunet, table
-from mlproject.errors import DataError
+from mlproject.errors import DataError, UserError
 
-__all__ = ["Case", "DataSettings", "SplitName", "channels_in", "find_cases", "fitting_layouts"]
+__all__ = [
+    "Case",
+    "DataSettings",
+    "SplitName",
+    "channels_in",
+    "existing_root",
+    "find_cases",
+    "fitting_layouts",
+    "refuse_absent_channels",
+]
+
+logger = logging.getLogger(__name__)
 
 # Those that ask more of a tree come first: a tree that fits them is no chance.
 LAYOUTS: dict[LayoutName, ModuleType] = {
@@ -30,17 +42,18 @@ LAYOUTS: dict[LayoutName, ModuleType] = {
 def find_cases(settings: DataSettings, labelled: bool = True) -> list[Case]:
     """Find all cases under `settings.root`, sorted by name. No image is read.
 
+    With `settings.missing` zero a channel may be missing in all cases, which is logged: a model that was trained with
+    it can be used on them. Training calls `refuse_absent_channels`.
+
     Args:
         settings: where to look, and for which channels.
         labelled: every case needs a label; otherwise `Case.label` is None where there is none.
 
     Raises:
         FaultsError: files are missing or ambiguous: all at once, with the cases that are sound.
-        DataError: the root is missing or holds no case; a channel is missing in all cases; two cases have one name.
+        DataError: the root is missing or holds no case; two cases have one name.
     """
-    if not settings.root:
-        raise DataError("data.root is empty: give data.root=/path/to/the/data")
-    root = settings.root_path
+    root = existing_root(settings)
     try:
         _check_root(settings.layout, root)
         found = LAYOUTS[settings.layout].find(settings, labelled)
@@ -48,48 +61,74 @@ def find_cases(settings: DataSettings, labelled: bool = True) -> list[Case]:
         sound = [_completed(case, settings) for case in error.sound]
         raise FaultsError(str(error), error.faults, sorted(sound, key=lambda case: case.name)) from None
     except NoCasesError as error:
-        raise NoCasesError(f"{error}{_advice(settings.layout, root)}") from None
+        raise NoCasesError(f"{error}{_advice(settings, root)}") from None
     except OSError as error:
         raise DataError(f"{error.filename or root}: {error.strerror or error}. See data.root={root}") from error
     cases = sorted((_completed(case, settings) for case in found), key=lambda case: case.name)
     _refuse_equal_names(root, cases)
-    for channel in settings.channels:
-        if all(channel in case.missing for case in cases):
-            raise DataError(f"{root}: no case has the channel {channel}: leave it out of data.channels")
+    for channel in _absent_channels(cases, settings.channels):
+        logger.warning("%s: no case has the channel %s: do the files call it otherwise?", root, channel)
     return cases
 
 
-def channels_in(layout: LayoutName, root: Path) -> dict[str, int]:
-    """The channels that a layout finds below `root`, in how many cases each; empty where it does not fit."""
+def refuse_absent_channels(settings: DataSettings, cases: Sequence[Case]) -> None:
+    """Raise DataError where no case has one of the channels: a network cannot learn what to make of it."""
+    for channel in _absent_channels(cases, settings.channels):
+        raise DataError(f"{settings.root_path}: no case has the channel {channel}: leave it out of data.channels")
+
+
+def _absent_channels(cases: Sequence[Case], channels: Sequence[str]) -> list[str]:
+    return [channel for channel in channels if cases and all(channel in case.missing for case in cases)]
+
+
+def existing_root(settings: DataSettings) -> Path:
+    """The data set's folder or file. Raises DataError where none is given or it does not exist; the demo makes it."""
+    if not settings.root:
+        raise DataError("data.root is empty: give data.root=/path/to/the/data")
+    root = settings.root_path
+    if settings.layout != "demo" and not root.exists():
+        raise DataError(f"data.root={root} does not exist: give the folder or file of your data set")
+    return root
+
+
+def channels_in(layout: LayoutName, root: Path, label_name: str | None = None) -> dict[str, int]:
+    """The channels that a layout finds below `root`, in how many cases each; empty where it does not fit.
+
+    What `label_name` names is no channel.
+    """
     try:
         _check_root(layout, root)
-        channels: dict[str, int] = LAYOUTS[layout].channels(root)
+        channels: dict[str, int] = LAYOUTS[layout].channels(root, label_name)
     except (DataError, OSError):
         return {}
     return channels
 
 
-def fitting_layouts(root: Path) -> list[LayoutName]:
-    """The layouts that find images below `root`; first those that find a label for every case, too."""
-    fitting = [layout for layout in LAYOUTS if layout != "demo" and channels_in(layout, root)]
-    return sorted(fitting, key=lambda layout: not _opens(layout, root))
+def fitting_layouts(root: Path, label_name: str | None = None) -> list[LayoutName]:
+    """The layouts that find images below `root`; first those in which the most cases are sound, with their labels."""
+    sound: dict[LayoutName, int] = {
+        layout: _sound_cases(layout, root, next(iter(channels)), label_name)
+        for layout in LAYOUTS
+        if layout != "demo" and (channels := channels_in(layout, root, label_name))
+    }
+    return sorted(sound, key=lambda layout: -sound[layout])
 
 
-def _opens(layout: LayoutName, root: Path) -> bool:
-    channel = next(iter(channels_in(layout, root)))
+def _sound_cases(layout: LayoutName, root: Path, channel: str, label_name: str | None) -> int:
+    """How many cases a layout finds whole, judged by one channel and the label."""
     try:
-        cases = LAYOUTS[layout].find(DataSettings(layout, str(root), (channel,), missing="zero"), True)
-    except (DataError, OSError):
-        return False
-    return bool(cases)
+        settings = DataSettings(layout, str(root), (channel,), missing="zero", label_name=label_name)
+        return len(LAYOUTS[layout].find(settings, True))
+    except FaultsError as error:
+        return len(error.sound)
+    except (UserError, OSError):
+        return 0
 
 
 def _check_root(layout: LayoutName, root: Path) -> None:
-    """Refuse a root that is missing, is DICOM, or is a file for a folder or a folder for a file."""
+    """Refuse a root that is DICOM, or is a file for a folder or a folder for a file."""
     if layout == "demo":
         return
-    if not root.exists():
-        raise DataError(f"data.root={root} does not exist: give the folder or file of your data set")
     if root.is_file() and dicom.is_dicom(root):
         raise DataError(f"data.root={root} is DICOM: {dicom.ADVICE}")
     if layout == "table" and not root.is_file():
@@ -98,11 +137,11 @@ def _check_root(layout: LayoutName, root: Path) -> None:
         raise NoCasesError(f"data.root={root} is a file: data.layout={layout} needs a folder")
 
 
-def _advice(layout: LayoutName, root: Path) -> str:
+def _advice(settings: DataSettings, root: Path) -> str:
     """What could be meant where a layout finds no case."""
     if root.is_dir() and dicom.is_dicom(root):
         return f". The folder holds DICOM: {dicom.ADVICE}"
-    if others := [other for other in fitting_layouts(root) if other != layout]:
+    if others := [other for other in fitting_layouts(root, settings.label_name) if other != settings.layout]:
         return f". This {'folder' if root.is_dir() else 'file'} looks like data.layout={others[0]}"
     return ""
 
@@ -118,5 +157,6 @@ def _refuse_equal_names(root: Path, cases: Sequence[Case]) -> None:
     several = [name for name, count in Counter(case.name for case in cases).items() if count > 1]
     if several:
         raise DataError(
-            f"{root}: several cases are called {', '.join(several)}: give one of the folders in it as data.root"
+            f"{root}: several cases are called {', '.join(several)}: rename them, or give one of the folders in it as "
+            "data.root"
         )

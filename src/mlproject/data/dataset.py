@@ -1,6 +1,7 @@
 """A data set as a whole: its cases found, checked, prepared and split."""
 
 import hashlib
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,11 +11,14 @@ from pathlib import Path
 import numpy as np
 
 from mlproject.data.cache import PreparedCache
-from mlproject.data.cases import Case, DataSettings, find_cases
+from mlproject.data.case import kinds_of_labels
+from mlproject.data.cases import Case, DataSettings, find_cases, refuse_absent_channels
 from mlproject.data.preprocessing import PreparedCase
 from mlproject.data.preprocessing_settings import PreprocessingSettings
 from mlproject.data.splits import Split, make_split
 from mlproject.errors import DataError
+
+logger = logging.getLogger(__name__)
 
 THREADS = 2  # each holds one whole case in memory
 Result = PreparedCase | DataError
@@ -61,9 +65,14 @@ def open_dataset(
     `watch` is that of `load_all`.
 
     Raises:
-        DataError: with all faults of all cases together, or because no valid split can be made.
+        DataError: with all faults of all cases together, because no case has one of the channels, or because no valid
+            split can be made.
     """
     cases = find_cases(data)
+    refuse_absent_channels(data, cases)
+    if len(kinds := kinds_of_labels(cases)) > 1:
+        shown = ", ".join(f"{kind} ({count})" for kind, count in kinds.items())
+        logger.warning("%s: the labels have different names: %s. Do they show the same?", data.root_path, shown)
     prepared_cache = PreparedCache(cache, preprocessing)
     prepared = load_all(prepared_cache, cases, watch=watch)
     lesion_ml = {case.name: _lesion_ml(case) for case in prepared}

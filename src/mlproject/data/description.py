@@ -146,7 +146,10 @@ def _with_volume(facts: CaseFacts, volume: Volume, case: Case) -> CaseFacts:
     prepared = prepare(volume, PreprocessingSettings())
     brain = to_native(prepared.brain.astype(np.float32), prepared.geometry) >= 0.5
     values = dict(zip(case.channels, volume.image, strict=True))
-    channels = {name: _channel_facts(name, values[name], brain, volume, case) for name in case.images}
+    grids = {path: read_grid(path) for path in dict.fromkeys(case.images.values())}
+    channels = {
+        name: _channel_facts(name, values[name], brain, volume, grids[path]) for name, path in case.images.items()
+    }
     facts = replace(
         facts,
         orientation="".join(nib.aff2axcodes(volume.affine)),
@@ -174,10 +177,10 @@ def _with_lesions(facts: CaseFacts, volume: Volume, prepared: PreparedCase) -> C
 
 
 def _channel_facts(
-    name: str, values: NDArray[np.float32], brain: NDArray[np.bool_], volume: Volume, case: Case
+    name: str, values: NDArray[np.float32], brain: NDArray[np.bool_], volume: Volume, own_grid: tuple[Shape, Affine]
 ) -> ChannelFacts:
     low, middle, high = np.percentile(values[brain], PERCENTILES).tolist()
-    shape, affine = read_grid(case.images[name])
+    shape, affine = own_grid
     same = shape == volume.image.shape[1:] and largest_shift_mm(shape, affine, volume.affine) <= GRID_TOLERANCE_MM
     return ChannelFacts(
         grid="" if same else describe_grid(shape, affine),

@@ -7,6 +7,7 @@ import hashlib
 import logging
 import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -58,14 +59,19 @@ class ImageFile:
 
 
 def read_image_file(path: Path, component: int | None = None) -> ImageFile:
-    """Read a 3-D image in any format that TorchIO reads (NIfTI, MetaImage, NRRD ...).
+    """Read a 3-D image, or volume number `component` of a 4-D one; raises as `read_image_volumes`."""
+    return read_image_volumes(path, (component,))[0]
+
+
+def read_image_volumes(path: Path, components: Sequence[int | None]) -> list[ImageFile]:
+    """Read volumes of one file in any format that TorchIO reads (NIfTI, MetaImage, NRRD ...); it is decoded once.
 
     Args:
         path: the file.
-        component: which volume of a 4-D file, from 0; None for a 3-D file.
+        components: which volumes of a 4-D file, from 0; None for a 3-D file.
 
     Raises:
-        DataError: the file is missing, damaged, truncated or DICOM, lacks the component, or is not one 3-D volume
+        DataError: the file is missing, damaged, truncated or DICOM, lacks a component, or is not one 3-D volume
             of finite real numbers with an invertible affine. The text does not repeat the path.
     """
     if not path.exists():
@@ -78,10 +84,10 @@ def read_image_file(path: Path, component: int | None = None) -> ImageFile:
     try:
         with warnings.catch_warnings():  # TorchIO warns at length before each of the errors told below
             warnings.filterwarnings("ignore", message="Error loading image with SimpleITK")
-            nifti_affine = _check_nifti(path, component)
+            nifti_affine = _check_nifti(path, components)
             image = tio.ScalarImage(path)
-            _check_size(component, *image.shape)
-            voxels = image.data[component or 0].numpy()
+            _check_size(components, *image.shape)
+            voxels = [image.data[component or 0].numpy() for component in components]
     except DataError:
         raise
     except Exception as error:
@@ -93,24 +99,26 @@ def read_image_file(path: Path, component: int | None = None) -> ImageFile:
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         raise DataError(f"its affine is not invertible, so its voxels have no place in space: {affine.tolist()}")
     with np.errstate(over="ignore"):  # what exceeds float32 becomes infinite, and is refused as such
-        image_file = ImageFile(np.ascontiguousarray(voxels, dtype=np.float32), affine)
-    _refuse_non_finite(image_file.voxels)
+        volumes = [ImageFile(np.ascontiguousarray(values, dtype=np.float32), affine) for values in voxels]
+    for volume in volumes:
+        _refuse_non_finite(volume.voxels)
     if nifti_affine is not None:
-        _warn_of_ambiguous_place(path, image_file, nifti_affine)
-    return image_file
+        _warn_of_ambiguous_place(path, volumes[0], nifti_affine)
+    return volumes
 
 
-def _check_size(component: int | None, values: int, *shape: int) -> None:
-    if component is not None and component >= values:
-        raise DataError(f"holds {values} volumes of {shape} voxels; volume number {component + 1} is missing")
-    if component is None and values > 1:
+def _check_size(components: Sequence[int | None], values: int, *shape: int) -> None:
+    last = max(component or 0 for component in components)
+    if last >= values:
+        raise DataError(f"holds {values} volumes of {shape} voxels; volume number {last + 1} is missing")
+    if None in components and values > 1:
         kinds = "a series, a vector or complex numbers"
         raise DataError(f"holds {values} values a voxel ({kinds}) in {shape} voxels; give one 3-D volume")
     if values * math.prod(shape) > MAX_VOXELS:
         raise DataError(f"claims {values} x {shape} voxels, more than any MRI volume: is its header damaged?")
 
 
-def _check_nifti(path: Path, component: int | None) -> Affine | None:
+def _check_nifti(path: Path, components: Sequence[int | None]) -> Affine | None:
     """Refuse a NIfTI file that lacks bytes or holds NaN; return its affine by nibabel's reading.
 
     SimpleITK, which TorchIO reads with, fills the voxels that a truncated NIfTI file lacks with whatever is
@@ -125,7 +133,7 @@ def _check_nifti(path: Path, component: int | None) -> Affine | None:
         return None
     data_file = Path(str(image.file_map["image"].filename))
     voxels = cast(ArrayProxy, image.dataobj)
-    _check_size(component, math.prod(voxels.shape[3:]), *voxels.shape[:3])
+    _check_size(components, math.prod(voxels.shape[3:]), *voxels.shape[:3])
     needed = voxels.offset + math.prod(voxels.shape) * voxels.dtype.itemsize
     stored = _gzip_size(data_file) if data_file.suffix == ".gz" else data_file.stat().st_size
     if stored < needed:

@@ -52,8 +52,8 @@ class PatchDataset(Dataset[dict[str, Any]]):
         """The patch at `index`, 0 or more.
 
         Returns:
-            "image": float32 (C, *size), z-scores, 0 outside the brain; "label": float32 (1, *size), 0 or 1;
-            "case": position in `cases`.
+            "image": float32 (C, *size), z-scores, 0 outside the brain and in channels that the case lacks;
+            "label": float32 (1, *size), 0 or 1; "case": position in `cases`.
         """
         epoch, position = divmod(index, self.epoch_length)
         turn, place = divmod(position, len(self.cases))
@@ -68,6 +68,7 @@ class PatchDataset(Dataset[dict[str, Any]]):
         brain, label = (cut(np.asarray(mask)[None], start, shape) for mask in (case.brain, case.label))
         masks = torch.from_numpy(np.concatenate([brain, label], dtype=np.uint8))
         image, masks = augmentation.apply(image, masks, margin, case.geometry.spacing_mm)
+        image[list(case.missing.values())] = 0  # as in prediction, not 0 with noise and another brightness
         return {"image": image, "label": masks[1:].float(), "case": number}
 
     def _generator(self, *key: int) -> np.random.Generator:

@@ -1,7 +1,7 @@
 """From a volume to what a network sees: brain mask, z-scores, and the prepared grid."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +30,7 @@ class PreparedCase:
         native_label: uint8 (I, J, K) of 0 and 1 on the case's own grid, or None; evaluation compares with it.
         geometry: the two grids.
         channel_digests: SHA-256 (hex) of each channel's decoded voxels and grid; without those that are missing.
-        missing: channels that the case lacks; `image` is 0 there.
+        missing: channels that the case lacks, and where in `image` they would be; 0 stands there.
     """
 
     name: str
@@ -40,7 +40,7 @@ class PreparedCase:
     native_label: NDArray[np.uint8] | None
     geometry: Geometry
     channel_digests: dict[str, str]
-    missing: tuple[str, ...] = ()
+    missing: dict[str, int] = field(default_factory=dict)
 
 
 def prepare(volume: Volume, settings: PreprocessingSettings) -> PreparedCase:
@@ -80,7 +80,7 @@ def prepare(volume: Volume, settings: PreprocessingSettings) -> PreparedCase:
         native_label=volume.label,
         geometry=geometry,
         channel_digests=volume.channel_digests,
-        missing=tuple(volume.missing),
+        missing=volume.missing,
     )
 
 

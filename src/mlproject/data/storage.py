@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from uuid import uuid4
 
 import boto3
+from boto3.exceptions import Boto3Error
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
 
@@ -193,7 +194,7 @@ class S3Folder:
         except ClientError as error:
             code = str(error.response.get("Error", {}).get("Code", "unknown"))
             raise DataError(f"{where}: S3 refuses ({code}): {ADVICE.get(code, error)}") from error
-        except (BotoCoreError, ValueError) as error:
+        except (BotoCoreError, Boto3Error, ValueError) as error:
             raise DataError(f"{where}: S3 fails: {error}") from error
 
 

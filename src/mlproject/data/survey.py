@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from mlproject.data.case import Case, DataSettings, FaultsError
-from mlproject.data.cases import channels_in, find_cases, fitting_layouts
+from mlproject.data.cases import channels_in, existing_root, find_cases, fitting_layouts, refuse_absent_channels
 from mlproject.data.description import CaseFacts, describe_case, read_grid
 from mlproject.data.dicom import ADVICE, is_dicom
 from mlproject.data.geometry import GRID_TOLERANCE_MM, largest_shift_mm
@@ -55,25 +55,22 @@ def find(data: DataSettings, layout_given: bool, channels_given: bool) -> Found:
     """Find the cases; layout and channels are guessed from the files where they are not given.
 
     Raises:
-        DataError: there is no such folder, no layout fits, or it finds no case.
+        DataError: there is no such folder, no layout fits, or it finds no case; no case has a given channel.
     """
-    root = data.root_path
-    if not data.root:
-        raise DataError("data.root is empty: give data.root=/path/to/the/data")
-    if not root.exists():
-        raise DataError(f"data.root={root} does not exist: give the folder or file of your data set")
-    layouts = fitting_layouts(root)
+    root = existing_root(data)
+    layouts = fitting_layouts(root, data.label_name)
     if not layout_given:
         if not layouts:
             raise DataError(f"{root}: {_no_layout(root)}")
         data = replace(data, layout=layouts[0])
     data = replace(data, missing="zero")
-    channels = channels_in(data.layout, root)
+    channels = channels_in(data.layout, root, data.label_name)
     if not channels_given:
         data = replace(data, channels=_usual_channels(channels, data))
     cases, faults = _cases(data, labelled=True)
     known = {case.name for case in cases}
     unlabelled = [case for case in _cases(data, labelled=False)[0] if case.name not in known and case.label is None]
+    refuse_absent_channels(data, [*cases, *unlabelled])
     return Found(data, channels, tuple(layouts), (*cases, *unlabelled), tuple(faults))
 
 

@@ -1,8 +1,7 @@
 """Reading and checking the volumes of a case."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ from mlproject.data.geometry import (
     resample,
     spacing_of,
 )
-from mlproject.data.image_files import ImageFile, read_image_file
+from mlproject.data.image_files import ImageFile, read_image_volumes
 from mlproject.errors import DataError
 
 
@@ -69,16 +68,15 @@ def read_volume(case: Case, labelled: bool = True) -> Volume:
         DataError: all faults of the case, one line each.
     """
     faults: list[str] = []
-    channels = {
-        name: _read(f"{case.name}: {name} {path}", path, faults, _intensity_fault, case.components.get(name))
-        for name, path in case.images.items()
-    }
+    channels = _read_channels(case, faults)
     label = None
     if labelled and case.label is None:
         faults.append(f"{case.name}: has no label file")
     elif labelled and case.label is not None:
-        find_fault = partial(_label_fault, lesion_labels=case.lesion_labels)
-        label = _read(f"{case.name}: label {case.label}", case.label, faults, find_fault)
+        what = f"{case.name}: label {case.label}"
+        (label,) = _read(what, case.label, [None], faults)
+        if label is not None and (fault := _label_fault(label.voxels, case.lesion_labels)):
+            faults.append(f"{what}: {fault}")
 
     reference = next(iter(channels.values()))
     if reference is None:
@@ -103,33 +101,34 @@ def read_volume(case: Case, labelled: bool = True) -> Volume:
         label=None if label is None else _lesion(label.voxels, case.lesion_labels),
         affine=reference.affine,
         channel_digests={name: channel.digest() for name, channel in channels.items() if channel is not None},
-        missing={name: number for number, name in enumerate(case.channels) if name in case.missing},
+        missing=case.places_of_missing,
     )
 
 
-def _read(
-    what: str,
-    path: Path,
-    faults: list[str],
-    find_fault: Callable[[NDArray[np.float32]], str | None],
-    component: int | None = None,
-) -> ImageFile | None:
-    """Read a file, None if that fails; add that, or what `find_fault` finds in its voxels, to `faults`."""
+def _read_channels(case: Case, faults: list[str]) -> dict[str, ImageFile | None]:
+    """The case's channels as stored, each file read once; None, and a fault, for those that cannot be read."""
+    channels: dict[str, ImageFile | None] = dict.fromkeys(case.images)
+    for path in dict.fromkeys(case.images.values()):
+        in_file = [name for name in case.images if case.images[name] == path]
+        components = [case.components.get(name) for name in in_file]
+        volumes = _read(f"{case.name}: {', '.join(in_file)} {path}", path, components, faults)
+        channels |= zip(in_file, volumes, strict=True)
+    for name, channel in channels.items():
+        if channel is not None and not np.ptp(channel.voxels) > 0:
+            faults.append(
+                f"{case.name}: {name} {case.images[name]}: every voxel is {channel.voxels.flat[0]:g}: the channel is "
+                "constant, there is nothing to see in it"
+            )
+    return channels
+
+
+def _read(what: str, path: Path, components: Sequence[int | None], faults: list[str]) -> Sequence[ImageFile | None]:
+    """Read volumes of one file; None for each, and a fault more, if that fails."""
     try:
-        image = read_image_file(path, component)
+        return read_image_volumes(path, components)
     except DataError as error:
         faults.append(f"{what}: {error}")
-        return None
-    if fault := find_fault(image.voxels):
-        faults.append(f"{what}: {fault}")
-    return image
-
-
-def _intensity_fault(voxels: NDArray[np.float32]) -> str | None:
-    """What makes these voxels no image channel."""
-    if not np.ptp(voxels) > 0:
-        return f"every voxel is {voxels.flat[0]:g}: the channel is constant, there is nothing to see in it"
-    return None
+        return [None] * len(components)
 
 
 def _label_fault(voxels: NDArray[np.float32], lesion_labels: tuple[int, ...] | None) -> str | None:

@@ -66,8 +66,13 @@ def metric_columns(tables: Mapping[str, pd.DataFrame], chosen: str, order: Seque
         columns.append(metric_column(dice, table["dice"], f"Dice, {variant}", variant == chosen, []))
     columns += [metric_column(m, own[m.name], heading(m), sorted_by=False, scale=[own[m.name]]) for m in others]
     if "missing" in own:
-        columns.append(Column("Missing channels", own["missing"].tolist()))
+        columns.append(missing_column(own["missing"], "Missing channels"))
     return columns
+
+
+def missing_column(missing: pd.Series, title: str) -> Column:
+    """The channels that each case lacks; a first click brings those that lack one to the top."""
+    return Column(title, missing.tolist(), worst_first="descending")
 
 
 def case_table(order: Sequence[str], pictures: Mapping[str, CasePictures], columns: Sequence[Column]) -> str:

@@ -1,19 +1,19 @@
-"""Two models on the same cases: how they differ in each metric, and which differences are significant."""
+"""Models on the same cases, or variants of one: how they differ, and which differences are significant."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from mlproject.evaluation.metrics import METRICS, Metric
-from mlproject.evaluation.statistics import PairedDifference, holm, paired_difference
+from mlproject.evaluation.statistics import PairedDifference, corrected_together, paired_difference
 from mlproject.evaluation.wording import heading, number
 
 A, B = "A", "B"
-LEVEL = 0.05
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,7 @@ class MetricDifference:
         metric: which.
         mean_a: mean of A over the pairs; NaN without pairs.
         mean_b: the same of B.
-        difference: A minus B, over the cases where both are defined.
-        holm_p: its Wilcoxon p, adjusted for the number of metrics compared (Holm 1979); NaN without pairs.
+        difference: A minus B, over the cases where both are defined; p corrected for the number of metrics.
         undefined: cases left out because the metric is undefined for A or for B.
     """
 
@@ -33,18 +32,12 @@ class MetricDifference:
     mean_a: float
     mean_b: float
     difference: PairedDifference
-    holm_p: float
     undefined: int
-
-    @property
-    def significant(self) -> bool:
-        """Whether zero lies outside the bootstrap interval and the adjusted p is below 0.05."""
-        return (self.difference.low > 0 or self.difference.high < 0) and self.holm_p < LEVEL
 
     @property
     def better(self) -> str:
         """A, B, or "" where the difference is not significant."""
-        if not self.significant:
+        if not self.difference.significant:
             return ""
         return A if (self.difference.mean > 0) == (self.metric.better == "higher") else B
 
@@ -61,8 +54,8 @@ class MetricDifference:
             "low": found.low,
             "high": found.high,
             "wilcoxon_p": found.wilcoxon_p,
-            "holm_p": self.holm_p,
-            "significant": self.significant,
+            "corrected_p": found.corrected_p,
+            "significant": found.significant,
             "better": self.better,
         }
 
@@ -78,41 +71,55 @@ def compare(tables: Mapping[str, pd.DataFrame]) -> list[MetricDifference]:
         raise ValueError("A and B do not hold the same cases")
     b = b.loc[a.index]
     pairs = {metric: (a[metric.name].notna() & b[metric.name].notna()).to_numpy() for metric in METRICS}
-    differences = {
+    each_alone = {
         metric: paired_difference(b.loc[both, metric.name].to_numpy(), a.loc[both, metric.name].to_numpy())
         for metric, both in pairs.items()
     }
-    tested = [metric for metric in METRICS if pairs[metric].any()]
-    adjusted = dict(zip(tested, holm([differences[m].wilcoxon_p for m in tested]).tolist(), strict=True))
+    differences = corrected_together(each_alone)
     return [
         MetricDifference(
             metric=metric,
             mean_a=float(a.loc[both, metric.name].mean()),
             mean_b=float(b.loc[both, metric.name].mean()),
             difference=differences[metric],
-            holm_p=adjusted.get(metric, math.nan),
             undefined=int(np.count_nonzero(~both)),
         )
         for metric, both in pairs.items()
     ]
 
 
+def dice_differences(tables: Mapping[str, pd.DataFrame]) -> dict[str, PairedDifference]:
+    """Such as "with CRF against network": every two variants in Dice, which is defined in all cases.
+
+    Args:
+        tables: variant → per-case table, the same cases in the same order.
+    """
+    each_alone = {
+        f"{b} against {a}": paired_difference(tables[a]["dice"].to_numpy(), tables[b]["dice"].to_numpy())
+        for a, b in combinations(tables, 2)
+    }
+    return corrected_together(each_alone)
+
+
 def in_words(found: list[MetricDifference]) -> list[str]:
     """What is significant and what is not, in sentences."""
-    cases = max((one.difference.cases for one in found), default=0)
-    if cases < 2:
-        return [f"{cases} case(s): too few to judge."]
+    most = max((one.difference for one in found), key=lambda difference: difference.cases)
+    if most.cases < 2:
+        return [f"{most.cases} case(s): too few to judge."]
+    if all(one.difference.too_few for one in found):
+        return [
+            f"With {most.cases} cases and {most.tests} metrics tested at once no difference can be significant: the "
+            f"smallest corrected p that Wilcoxon's test can give is {most.smallest_p:.3g}."
+        ]
     sentences = [
         f"{one.better} is significantly better in {one.metric.title}: {_values(one)}." for one in found if one.better
     ]
-    others = [one.metric.title for one in found if not one.better]
+    too_few = [one.metric.title for one in found if one.difference.too_few]
+    others = [one.metric.title for one in found if not one.better and not one.difference.too_few]
     if others:
         sentences.append(f"No significant difference in {', '.join(others)}.")
-    if cases < 6:
-        sentences.append(
-            f"With {cases} cases no difference can be significant: the smallest p of Wilcoxon's test is "
-            f"{2 ** (1 - cases):.3g}."
-        )
+    if too_few:
+        sentences.append(f"Too few cases for any difference to be significant in {', '.join(too_few)}.")
     return sentences
 
 
@@ -124,11 +131,12 @@ def disagreement(tables: Mapping[str, pd.DataFrame]) -> pd.Series:
 
 
 def _values(one: MetricDifference) -> str:
-    unit = f" {one.metric.unit}" if one.metric.unit else ""
+    metric, difference = one.metric, one.difference
+    unit = f" {metric.unit}" if metric.unit else ""
     return (
-        f"{number(one.mean_a, one.metric)} (A) against {number(one.mean_b, one.metric)} (B){unit}, difference "
-        f"{signed(one.difference.mean, one.metric)} (95 % interval {signed(one.difference.low, one.metric)} to "
-        f"{signed(one.difference.high, one.metric)}; corrected p = {one.holm_p:.2g}; {one.difference.cases} cases)"
+        f"{number(one.mean_a, metric)} (A) against {number(one.mean_b, metric)} (B){unit}, difference "
+        f"{signed(difference.mean, metric)} (95 % interval {signed(difference.low, metric)} to "
+        f"{signed(difference.high, metric)}; corrected p = {difference.corrected_p:.2g}; {difference.cases} cases)"
     )
 
 
@@ -144,6 +152,7 @@ def rows(found: list[MetricDifference]) -> list[list[str | tuple[str, str]]]:
     lines: list[list[str | tuple[str, str]]] = []
     for one in found:
         metric, difference = one.metric, one.difference
+        meaning = "too few cases" if difference.too_few else "not significant"
         left_out = f"{difference.cases} cases" + (f", undefined in {one.undefined}" if one.undefined else "")
         interval = f"({signed(difference.low, metric)} to {signed(difference.high, metric)})"
         lines.append(
@@ -152,9 +161,9 @@ def rows(found: list[MetricDifference]) -> list[list[str | tuple[str, str]]]:
                 number(one.mean_a, metric),
                 number(one.mean_b, metric),
                 (signed(difference.mean, metric), interval),
-                "–" if math.isnan(one.holm_p) else f"{difference.wilcoxon_p:.2g}",
-                "–" if math.isnan(one.holm_p) else f"{one.holm_p:.2g}",
-                f"{one.better} is better" if one.better else "not significant",
+                f"{difference.wilcoxon_p:.2g}" if difference.cases else "–",
+                f"{difference.corrected_p:.2g}" if difference.cases else "–",
+                f"{one.better} is better" if one.better else meaning,
             ]
         )
     return lines

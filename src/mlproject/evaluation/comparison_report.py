@@ -15,7 +15,7 @@ from mlproject.evaluation.gathering import Gathered
 from mlproject.evaluation.metrics import METRICS
 from mlproject.evaluation.report_curves import EXPLANATIONS, calibration_words, calibrations
 from mlproject.evaluation.report_files import Summaries, summaries_as_dict, write_json, write_tables
-from mlproject.evaluation.wording import false_alarms, heading
+from mlproject.evaluation.wording import false_alarms, heading, missing_channels
 
 METRICS_IN_CASES = ("lesion_f1", "volume_difference_ml", "hd95_mm")
 
@@ -44,6 +44,7 @@ def write_comparison(
         The path of report.html.
     """
     tables = gathered.tables
+    notes = [*notes, *missing_channels(tables)]
     folder.mkdir(parents=True, exist_ok=True)
     write_tables(folder, tables, gathered.lesions, summaries)
     words = comparison.in_words(found)
@@ -105,6 +106,7 @@ def _lines(tables: Mapping[str, pd.DataFrame], gap: pd.Series) -> list[str]:
     return [
         f"Dice {of_a['dice']:.3f} (A), {of_b['dice']:.3f} (B), lesion {of_a['reference_ml']:.2f} ml, "
         f"predicted {of_a['prediction_ml']:.2f} ml (A), {of_b['prediction_ml']:.2f} ml (B)"
+        + "".join(f", {name} without {of['missing']}" for name, of in ((A, of_a), (B, of_b)) if of.get("missing"))
         for of_a, of_b in paired
     ]
 
@@ -122,6 +124,9 @@ def _columns(tables: Mapping[str, pd.DataFrame], gap: pd.Series) -> list[Column]
             both = [a[metric.name], b[metric.name]]
             for name, values in zip((A, B), both, strict=True):
                 columns.append(case_table.metric_column(metric, values, f"{heading(metric)}, {name}", False, both))
+    for name, table in ((A, a), (B, b)):
+        if "missing" in table:
+            columns.append(case_table.missing_column(table["missing"], f"Missing channels, {name}"))
     return columns
 
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -81,9 +80,10 @@ def reliability(curves: Mapping[str, pd.DataFrame]) -> Figure:
     axes.plot([0, 1], [0, 1], color=BLACK, linewidth=1, linestyle=":", label="true probabilities")
     for n, (name, curve) in enumerate(curves.items()):
         drawn = curve[curve["voxels"] > 0]
-        ends = np.clip(_around(drawn, "lesion_share"), 0, None)
+        share = drawn["lesion_share"].to_numpy(dtype=float)
+        ends = np.clip([share - drawn["low"], drawn["high"] - share], 0, None)  # NaN, so no bar, without an interval
         look: dict[str, Any] = {"color": COLOURS[n % 4], "marker": MARKERS[n % 4], "label": name}
-        axes.errorbar(drawn["mean_probability"], drawn["lesion_share"], yerr=ends, capsize=3, **look)
+        axes.errorbar(drawn["mean_probability"], share, yerr=ends, capsize=3, **look)
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     axes.set_aspect("equal")
     figure.set_size_inches(5.5, 5.5)
@@ -91,12 +91,15 @@ def reliability(curves: Mapping[str, pd.DataFrame]) -> Figure:
     return figure
 
 
-def threshold_curves(groups: Mapping[str, pd.DataFrame], chosen: Sequence[tuple[str, float, float]]) -> Figure:
+def threshold_curves(
+    groups: Mapping[str, pd.DataFrame], chosen: Sequence[tuple[str, float, float]], mark: str
+) -> Figure:
     """Mean Dice over the threshold, a line with its interval for each group of cases.
 
     Args:
         groups: name of the group → what `curves.threshold_curve` returns.
         chosen: (group, threshold, mean Dice) of the settings in use, marked.
+        mark: what the marks are called.
     """
     figure, axes = _axes("threshold on the probability", "mean Dice (small lesions kept)")
     colours = dict(zip(groups, (BLUE, ORANGE, GREEN, GREY), strict=False))
@@ -104,7 +107,7 @@ def threshold_curves(groups: Mapping[str, pd.DataFrame], chosen: Sequence[tuple[
         axes.plot(curve["threshold"], curve["dice"], style, color=colours[name], label=name)
         axes.fill_between(curve["threshold"], curve["low"], curve["high"], color=colours[name], alpha=0.12)
     for number, (name, threshold, dice) in enumerate(chosen):
-        label = "chosen, small lesions removed" if number == 0 else None
+        label = mark if number == 0 else None
         axes.plot(threshold, dice, "D", color=colours[name], markeredgecolor=BLACK, markersize=9, label=label)
         axes.axvline(threshold, color=BLACK, linewidth=0.8, linestyle=":")
     axes.set(xlim=(0, 1), ylim=(0, 1))
@@ -128,14 +131,6 @@ def one_against_other(across: pd.DataFrame, up: pd.DataFrame) -> Figure:
     axes.set_aspect("equal")
     figure.set_size_inches(5.5, 5.5)
     return figure
-
-
-def _around(curve: pd.DataFrame, centre: str) -> npt.NDArray[np.float64]:
-    """Lengths of the error bars below and above, (2, points); 0 where there is no interval."""
-    values = curve[centre].to_numpy(dtype=float)
-    below, above = values - curve["low"].to_numpy(dtype=float), curve["high"].to_numpy(dtype=float) - values
-    lengths: npt.NDArray[np.float64] = np.nan_to_num(np.array([below, above]))
-    return lengths
 
 
 def _axes(across: str, up: str) -> tuple[Figure, Axes]:

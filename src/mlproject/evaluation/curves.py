@@ -15,6 +15,8 @@ import pandas as pd
 BINS = 100
 """Of the histograms: as wide as one hundredth of probability."""
 RELIABILITY_BINS = 10
+FEWEST_CASES = 5
+"""Fewer cases with voxels in a bin have no interval: drawn again and again, they only repeat themselves."""
 SUSPICIOUS = 0.01
 """Most brain voxels are far from any lesion and easy; from this probability on, the network sees something."""
 RESAMPLES = 1000
@@ -94,11 +96,14 @@ def reliability(counts: Sequence[ProbabilityCounts]) -> pd.DataFrame:
     Returns:
         One row for each of ten equal bins of probability, with the columns low_probability, high_probability,
         voxels, mean_probability, lesion_share, and low and high (95 % bootstrap interval of that share, drawing whole
-        cases: the voxels of one case are not independent). NaN where a bin is empty.
+        cases: the voxels of one case are not independent; NaN where fewer than FEWEST_CASES have voxels in the bin).
+        NaN where a bin is empty.
     """
     voxels, lesion, sums = _pooled(counts)
     with np.errstate(invalid="ignore"):
-        low, high = _interval(lambda draw: lesion[draw].sum(axis=0) / voxels[draw].sum(axis=0), len(counts))
+        ends = _interval(lambda draw: lesion[draw].sum(axis=0) / voxels[draw].sum(axis=0), len(counts))
+        enough = np.count_nonzero(voxels, axis=0) >= FEWEST_CASES
+        low, high = (np.where(enough, end, np.nan) for end in ends)
         edges = np.arange(RELIABILITY_BINS + 1) / RELIABILITY_BINS
         return pd.DataFrame(
             {

@@ -1,6 +1,6 @@
 """What an evaluation keeps of each case while the cases stream by: rows, counts and small pictures, never volumes."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -28,11 +28,13 @@ class Answer(NamedTuple):
         variant: its name.
         mask: (I, J, K) uint8, {0, 1}.
         probability: (I, J, K) float32 in [0, 1], from which the mask was cut.
+        missing: channels that the variant takes and the case lacks.
     """
 
     variant: str
     mask: npt.NDArray[np.uint8]
     probability: npt.NDArray[np.float32]
+    missing: Collection[str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,8 +57,8 @@ class Gathered:
     """All that was kept of the cases.
 
     Attributes:
-        tables: variant → per-case table: case, all that `case_metrics` returns, and missing (channels that the case
-            lacks) where any case lacks one.
+        tables: variant → per-case table: case, all that `case_metrics` returns, and missing (channels that the variant
+            takes and the case lacks) where any case lacks one.
         lesions: a row a component, with the columns of lesions.COLUMNS.
         counts: variant → one histogram a case.
         pictures: case → its pictures.
@@ -92,9 +94,9 @@ class Gatherer:
         assert reference is not None
         brain = to_native(case.brain.astype(np.float32), geometry) >= 0.5
         masks = {}
-        for variant, mask, probability in answers:
+        for variant, mask, probability, missing in answers:
             metrics = case_metrics(reference, mask, geometry.native_spacing_mm)
-            row = {"case": case.name, **metrics, "missing": " ".join(case.missing)}
+            row = {"case": case.name, **metrics, "missing": ", ".join(missing)}
             self.rows.setdefault(variant, []).append(row)
             known = {"variant": variant, "case": case.name}
             self.lesions += [known | found for found in lesion_rows(reference, mask, geometry.native_voxel_ml)]

@@ -11,15 +11,39 @@ def mask_colours(predictions: int) -> list[str]:
     return [SKY_BLUE, ORANGE, PURPLE][: 1 + predictions]
 
 
-def regions(predictions: Sequence[str]) -> list[dict[str, str | int]]:
-    """What each combination of masks is called and coloured in the viewer.
+Region = dict[str, str | int]
+
+
+def legends(predictions: Sequence[str]) -> list[list[Region]]:
+    """What the colours in the viewer mean, for every choice of the masks that are shown.
+
+    What is found, missed or false can be said where all masks are shown; a hidden mask would turn a found lesion into
+    a missed one. So else it is only said which masks hold the voxels.
 
     Args:
         predictions: names of one or two masks beside the reference.
 
     Returns:
-        For each: bits (1 the reference, 2 the first prediction, 4 the second), name and colour.
+        At place n the regions while the masks with the bits of n are shown (1 the reference, 2 the first prediction,
+        4 the second); each with the bits of the masks that hold it, name and colour.
     """
+    names = ["reference", *predictions]
+    full = _regions(predictions)
+    some = []
+    for shown in range(2 ** len(names) - 1):
+        inside = [region for region in full if int(region["bits"]) & shown == region["bits"]]
+        some.append([region | {"name": _holders(names, int(region["bits"]), shown)} for region in inside])
+    return [*some, full]
+
+
+def _holders(names: Sequence[str], bits: int, shown: int) -> str:
+    """Such as "A", "reference and A" or "A, not reference"."""
+    holding = " and ".join(name for n, name in enumerate(names) if bits >> n & 1)
+    others = " or ".join(name for n, name in enumerate(names) if (shown & ~bits) >> n & 1)
+    return f"{holding}, not {others}" if others else holding
+
+
+def _regions(predictions: Sequence[str]) -> list[Region]:
     if len(predictions) == 1:
         return [
             {"bits": 3, "name": "found: in both", "colour": GREEN},

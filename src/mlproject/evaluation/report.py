@@ -14,7 +14,8 @@ from mlproject.evaluation.gathering import Gathered
 from mlproject.evaluation.report_files import Summaries, summaries_as_dict, write_json, write_tables
 from mlproject.evaluation.slices import encoded
 from mlproject.evaluation.statistics import PairedDifference
-from mlproject.evaluation.wording import false_alarms, summary_table, verdict
+from mlproject.evaluation.wording import false_alarms, missing_channels, summary_table, verdict
+from mlproject.prediction.postprocessing import Postprocessing
 
 __all__ = ["false_alarms", "summary_table", "verdict", "worst_first", "write_report"]
 
@@ -24,7 +25,7 @@ def write_report(
     gathered: Gathered,
     summaries: Summaries,
     differences: Mapping[str, PairedDifference],
-    thresholds: Mapping[str, float],
+    variants: Mapping[str, Postprocessing],
     notes: Sequence[str],
     title: str,
     facts: Mapping[str, str],
@@ -36,8 +37,8 @@ def write_report(
         folder: made where it is missing; files of these names in it are replaced.
         gathered: what was kept of the cases; its tables are in the order in which to show the variants.
         summaries: what `summarise_groups` made of its tables.
-        differences: what is compared, such as "crf against network" → its difference in Dice.
-        thresholds: variant → its threshold on the probability.
+        differences: what is compared, such as "crf against network" → its difference in Dice, corrected for the others.
+        variants: what each variant does to the network's probability.
         notes: sentences for the reader, such as cases that were left out.
         title: of the page.
         facts: name → value, such as the data set, its digest, the commit.
@@ -52,6 +53,7 @@ def write_report(
     tables = gathered.tables
     if chosen not in tables:
         raise ValueError(f"chosen={chosen!r} is not one of the variants: {', '.join(tables)}")
+    notes = [*notes, *missing_channels({"The model": tables[chosen]})]
     folder.mkdir(parents=True, exist_ok=True)
     write_tables(folder, tables, gathered.lesions, summaries)
     write_json(
@@ -72,7 +74,7 @@ def write_report(
     thresholding = report_curves.threshold_curves(gathered, chosen)
     calibration = report_curves.calibrations(gathered.counts)
     write_json(folder / "curves.json", report_curves.as_dict(sizes, thresholding, calibration, chosen))
-    drawn = report_curves.draw(gathered, sizes, thresholding, calibration, thresholds[chosen], chosen)
+    drawn = report_curves.draw(gathered, sizes, thresholding, calibration, variants[chosen], chosen)
     for name, png in drawn.items():
         (folder / f"{name.replace(' ', '_')}.png").write_bytes(png)
     order = worst_first(tables[chosen])
@@ -89,7 +91,7 @@ def write_report(
         sampled=escape(sections.sampled(gathered)),
         cases=case_table.case_table(order, gathered.pictures, case_table.metric_columns(tables, chosen, order)),
         chosen=escape(chosen),
-        pictures=sections.pictures(drawn, report_curves.EXPLANATIONS),
+        pictures=sections.pictures(drawn, report_curves.explanations(variants[chosen])),
         lesions=sections.lesions_found(sizes),
         calibration=escape(report_curves.calibration_words(calibration)),
         definitions=sections.definitions(),
@@ -130,7 +132,8 @@ $verdicts
 $summaries
 <p>Mean over the cases where the metric is defined, and below it the 95 % bootstrap interval of that mean
 over the cases, and the median. How many cases are undefined is said, and why in the definitions below.
-A difference is called significant where zero lies outside its interval and p is below 0.05.</p>
+A difference is called significant where zero lies outside its interval and p of Wilcoxon's signed-rank test is below
+0.05; where several variants are compared with each other, p is corrected by Holm's method.</p>
 <h3>By lesion load, $chosen</h3>
 $by_load
 <h2 id="worst">Worst cases</h2>

@@ -10,6 +10,7 @@ from mlproject.evaluation import curve_figures, curves, figures
 from mlproject.evaluation.curves import ProbabilityCounts
 from mlproject.evaluation.gathering import Gathered
 from mlproject.evaluation.metrics import ALL_CASES, LESION_CASES
+from mlproject.prediction.postprocessing import Postprocessing
 
 Calibrations = Mapping[str, tuple[pd.DataFrame, float, float]]
 """Names of variants → reliability curve, ECE, and ECE of the suspicious voxels."""
@@ -69,20 +70,21 @@ def draw(
     sizes: pd.DataFrame,
     thresholding: Mapping[str, pd.DataFrame],
     calibration: Calibrations,
-    threshold: float,
+    postprocessing: Postprocessing,
     chosen: str,
 ) -> dict[str, bytes]:
-    """Title → PNG of each figure."""
+    """Title → PNG of each figure; `postprocessing` is that of the chosen variant."""
     table = gathered.tables[chosen]
     means = {ALL_CASES: table["dice"].mean(), LESION_CASES: table.loc[table["reference_ml"] > 0, "dice"].mean()}
-    marked = [(name, threshold, float(means[name])) for name in means if name in thresholding]
+    marked = [(name, postprocessing.threshold, float(means[name])) for name in means if name in thresholding]
+    mark = "chosen, small lesions removed" if postprocessing.min_lesion_ml else "chosen"
     drawn = {
         "Dice of each case": figures.paired_dots(gathered.tables),
         "Dice against lesion volume": figures.dice_against_volume(table),
         "Agreement of the volumes": curve_figures.bland_altman(table),
         "Lesions found by size": curve_figures.detection(sizes),
         "Calibration": curve_figures.reliability({name: curve for name, (curve, _, _) in calibration.items()}),
-        "Dice over the threshold": curve_figures.threshold_curves(thresholding, marked),
+        "Dice over the threshold": curve_figures.threshold_curves(thresholding, marked, mark),
     }
     return {name: figures.to_png(figure) for name, figure in drawn.items()}
 
@@ -108,6 +110,16 @@ def as_dict(
     }
 
 
+def explanations(postprocessing: Postprocessing) -> dict[str, str]:
+    """Title of each figure → how to read it; `postprocessing` is that of the chosen variant."""
+    origin = "the default" if postprocessing == Postprocessing() else "tuned on the validation cases"
+    mark = f"The mark is the one in use, {postprocessing.threshold:g}, {origin}"
+    if postprocessing.min_lesion_ml:
+        mark += f"; it includes the removal of lesions below {postprocessing.min_lesion_ml:g} ml, the curves do not"
+    threshold = f"What another threshold would have given on these cases. {mark}. Bands: 95 % bootstrap interval."
+    return EXPLANATIONS | {"Dice over the threshold": threshold}
+
+
 EXPLANATIONS = {
     "Dice of each case": "A line joins the same case under each variant; the diamonds are the means.",
     "Dice of A against Dice of B": "Above the diagonal, A is better. Larger dots are larger lesions.",
@@ -118,7 +130,5 @@ EXPLANATIONS = {
     "voxel in common with it; a predicted one that touches none is a false alarm. Bars: 95 % Wilson interval, which "
     "takes lesions as independent; those of one patient are not quite.",
     "Calibration": "Of all brain voxels that the model calls p, the share that is lesion. Bars: 95 % bootstrap "
-    "interval over the cases.",
-    "Dice over the threshold": "What another threshold would have given on these cases. The chosen one was tuned on "
-    "the validation cases, not here; its mark includes the removal of small lesions. Bands: 95 % bootstrap interval.",
+    f"interval over the cases; none where fewer than {curves.FEWEST_CASES} cases have such voxels.",
 }

@@ -1,13 +1,16 @@
 """Confidence intervals over cases, and the paired comparison of two variants on the same cases."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
 Values = Sequence[float] | npt.NDArray[np.floating]
+Key = TypeVar("Key")
+LEVEL = 0.05
 
 
 def bootstrap_interval(
@@ -54,7 +57,9 @@ class PairedDifference:
         low: lower end of the 95 % bootstrap interval of the mean; NaN for fewer than two cases.
         high: upper end of that interval.
         wilcoxon_p: two-sided p of Wilcoxon's signed-rank test, pairs without a difference left out;
-            1 where no pair differs.
+            1 where no pair differs, NaN without cases.
+        tests: how many differences are tested at once, this one included.
+        corrected_p: wilcoxon_p corrected for that number by Holm's method.
     """
 
     cases: int
@@ -62,15 +67,27 @@ class PairedDifference:
     low: float
     high: float
     wilcoxon_p: float
+    tests: int
+    corrected_p: float
 
     @property
     def significant(self) -> bool:
-        """Whether both say so: zero lies outside the interval, and p is below 0.05.
+        """Whether both say so: zero lies outside the interval, and the corrected p is below 0.05.
 
         The bootstrap alone is too sure of itself on a handful of cases; five pairs that all agree have an
         exact p of 0.0625.
         """
-        return (self.low > 0 or self.high < 0) and self.wilcoxon_p < 0.05
+        return (self.low > 0 or self.high < 0) and self.corrected_p < LEVEL
+
+    @property
+    def smallest_p(self) -> float:
+        """The corrected p if all cases agreed, and no other of the tests had a smaller one."""
+        return min(self.tests * 2.0 ** (1 - self.cases), 1.0)
+
+    @property
+    def too_few(self) -> bool:
+        """Whether so few cases could not show any difference to be significant, however large."""
+        return not self.significant and self.smallest_p >= LEVEL
 
 
 def paired_difference(a: Values, b: Values, seed: int = 0) -> PairedDifference:
@@ -88,14 +105,32 @@ def paired_difference(a: Values, b: Values, seed: int = 0) -> PairedDifference:
         raise ValueError(f"paired_difference needs the same cases on both sides, got {len(a)} and {len(b)}")
     differences = np.asarray(b, dtype=np.float64) - np.asarray(a, dtype=np.float64)
     low, high = bootstrap_interval(differences, seed)
+    p = _wilcoxon_p(differences) if len(differences) else float("nan")
     return PairedDifference(
         cases=len(differences),
         mean=float(differences.mean()) if len(differences) else float("nan"),
         low=low,
         high=high,
-        # scipy divides by zero where nothing differs.
-        wilcoxon_p=float(stats.wilcoxon(differences).pvalue) if differences.any() else 1.0,
+        wilcoxon_p=p,
+        tests=1,
+        corrected_p=p,
     )
+
+
+def _wilcoxon_p(differences: npt.NDArray[np.float64]) -> float:
+    # Zeros are left out here: among them, scipy takes the normal approximation for even a handful of differences.
+    differing = differences[differences != 0]
+    return float(stats.wilcoxon(differing).pvalue) if len(differing) else 1.0
+
+
+def corrected_together(differences: Mapping[Key, PairedDifference]) -> dict[Key, PairedDifference]:
+    """The same differences, their p values corrected for each other; one without cases is no test."""
+    tested = [key for key, difference in differences.items() if difference.cases]
+    adjusted = dict(zip(tested, holm([differences[key].wilcoxon_p for key in tested]).tolist(), strict=True))
+    return {
+        key: replace(difference, tests=len(tested), corrected_p=adjusted.get(key, float("nan")))
+        for key, difference in differences.items()
+    }
 
 
 def holm(p_values: Values) -> npt.NDArray[np.float64]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mlproject.evaluation.gathering import CasePictures
-from mlproject.evaluation.palette import regions
+from mlproject.evaluation.palette import legends
 from mlproject.evaluation.slices import encoded
 
 FOLDER = Path(__file__).parent / "viewer"
@@ -42,7 +42,7 @@ def viewer(
     """
     settings = {
         "masks": ["reference", *shown],
-        "regions": regions(shown),
+        "legends": legends(shown),
         "cases": [{"name": name, "note": note} for name, note in zip(order, notes, strict=True)],
     }
     parts = [(FOLDER / "dialog.html").read_text(encoding="utf-8"), _data("viewer-settings", settings)]

@@ -18,10 +18,15 @@ def verdict(name: str, difference: PairedDifference) -> str:
     judgement = "not statistically significant"
     if difference.significant:
         judgement = "significantly " + ("better" if difference.mean > 0 else "worse")
+    elif difference.too_few:
+        judgement = f"too few to be significant (p cannot be below {difference.smallest_p:.2g})"
+    p = f"Wilcoxon p = {difference.corrected_p:.2g}"
+    if difference.tests > 1:
+        p += f", corrected for {difference.tests} comparisons"
     return (
         f"{name}: {difference.mean:+.3f} Dice "
         f"(95 % interval {difference.low:+.3f} to {difference.high:+.3f}; "
-        f"Wilcoxon p = {difference.wilcoxon_p:.2g}; {difference.cases} cases), {judgement}."
+        f"{p}; {difference.cases} cases), {judgement}."
     )
 
 
@@ -36,6 +41,19 @@ def false_alarms(tables: Mapping[str, pd.DataFrame]) -> str:
         volume = f" (up to {alarms.max():.2f} ml)" if len(alarms) else ""
         parts.append(f"{variant} {len(alarms)}{volume}")
     return f"False alarms in the {len(free)} case(s) without a lesion: {', '.join(parts)}."
+
+
+def missing_channels(tables: Mapping[str, pd.DataFrame]) -> list[str]:
+    """What single variants had to do without, a sentence for each that lacked a channel in any case."""
+    sentences = []
+    for variant, table in tables.items():
+        lacking = table.loc[table["missing"] != "", "missing"] if "missing" in table else pd.Series(dtype=str)
+        if len(lacking):
+            which = ", ".join(f"{count} without {channels}" for channels, count in lacking.value_counts().items())
+            sentences.append(
+                f"{variant} lacked channels in {len(lacking)} of {len(table)} cases ({which}): they were zero to it."
+            )
+    return sentences
 
 
 def summary_table(summaries: Mapping[str, pd.DataFrame], title: str = "") -> Table:

@@ -2,13 +2,15 @@
 
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import pandas as pd
 
+from mlproject.data.case import DataSettings
 from mlproject.data.dataset import DataSet, digest_of
 from mlproject.data.preprocessing import PreparedCase
 from mlproject.evaluation.metrics import ALL_CASES
-from mlproject.stages.plan import budget, device
+from mlproject.stages.plan import ONLY_PREDICT, budget, device_of
 from mlproject.stages.settings import EvaluateSettings, Experiment
 from mlproject.tracking import markdown
 from mlproject.tracking.markdown import code, escape
@@ -35,7 +37,7 @@ def annotate(run: Run, stage: str, settings: Experiment, dataset: DataSet, again
         dataset=settings.data.root_path.name,
         cases=str(len(dataset.cases)),
         channels=", ".join(settings.data.channels),
-        device=device(settings.training),
+        device=device_of(stage, settings),
         changed_code="yes" if source().changed else "no",
     )
     run.describe(note(result, _what(stage, settings, dataset), again))
@@ -49,7 +51,7 @@ def annotate_evaluation(
     models = {"model": settings.model, "compared with": settings.compare}
     rows = [
         ("stage", code("evaluate")),
-        *((name, code(model)) for name, model in models.items() if model),
+        *((name, escape(model)) for name, model in models.items() if model),
         ("data", f"{escape(data)}: {len(cases)} cases, digest {code(digest_of(cases))}"),
         ("channels", escape(", ".join(channels))),
     ]
@@ -57,9 +59,10 @@ def annotate_evaluation(
         dataset=data,
         cases=str(len(cases)),
         channels=", ".join(channels),
+        device=device_of("evaluate", settings),
         changed_code="yes" if source().changed else "no",
     )
-    again = reproduction(run, "evaluate", model=settings.model)
+    again = reproduction(run, "evaluate", replace(settings.data, split_file=None), model=settings.model)
     run.describe(note(result, markdown.table(("", ""), rows), again))
 
 
@@ -86,6 +89,7 @@ def result_in_words(summaries: Mapping[str, Mapping[str, pd.DataFrame]], chosen:
 def _what(stage: str, settings: Experiment, dataset: DataSet) -> str:
     """What was run, on what, in Markdown."""
     split, loss = dataset.split, settings.loss
+    where = "" if stage in ONLY_PREDICT else f", on {escape(device_of(stage, settings))}"
     rows = [
         ("stage", code(stage)),
         (
@@ -100,7 +104,7 @@ def _what(stage: str, settings: Experiment, dataset: DataSet) -> str:
         ),
         (
             "training",
-            f"{budget(settings.training)}, on {escape(device(settings.training))}; loss {loss.cross_entropy:g} x "
+            f"{budget(settings.training)}{where}; loss {loss.cross_entropy:g} x "
             f"cross-entropy + {loss.dice:g} x soft Dice; learning rate {settings.training.learning_rate:g}; seed "
             f"{settings.training.seed}",
         ),
@@ -113,22 +117,24 @@ def part_of(parent: Run) -> str:
     return f"It is a part of [its parent run](#/experiments/{parent.experiment_id}/runs/{parent.id}): do that again."
 
 
-def reproduction(run: Run, entry_point: str, /, **more: str) -> str:
+def reproduction(run: Run, entry_point: str, data: DataSettings, /, **more: str) -> str:
     """The commands that do a run again, in Markdown: every setting comes from the run's own config.yaml.
 
-    `more`: what else the entry point needs.
+    `data`: the run's. `more`: what else the entry point needs, or what must be another than in config.yaml.
     """
     origin = source()
     version = f" --version {origin.commit}" if origin.url and origin.commit else ""
-    commands = [f"mlflow artifacts download --run-id {run.id} --artifact-path config.yaml --dst-path ."]
+    given = "".join(f" -P {shlex.quote(f'{name}={value}')}" for name, value in more.items())
+    files, given = ["config.yaml"], f'{given} -P config="$PWD/config.yaml"'
+    if data.layout != "demo":  # which makes its cases itself
+        given += " -P data.root=/path/to/the/data"
+    if data.split_file is not None:  # a file of the machine that the run was on; the run has its own copy
+        files, given = [*files, "split.csv"], f'{given} -P data.split_file="$PWD/split.csv"'
+    commands = [f"mlflow artifacts download --run-id {run.id} --artifact-path {name} --dst-path ." for name in files]
     if origin.commit and not origin.url:
         commands.append(f"git checkout {origin.commit}    # in a checkout of this project")
-    given = "".join(f" -P {shlex.quote(f'{name}={value}')}" for name, value in more.items())
-    commands.append(
-        f"mlflow run {shlex.quote(origin.project)}{version} --env-manager local -e {entry_point}{given} "
-        '-P config="$PWD/config.yaml" -P data.root=/path/to/the/data'
-    )
-    text = markdown.block("\n".join(commands))
+    commands.append(f"mlflow run {shlex.quote(origin.project)}{version} --env-manager local -e {entry_point}{given}")
+    text = markdown.block("\n".join(commands)) + "\n\nOn another machine, add `-P work_dir=FOLDER`."
     if origin.changed:
-        text += "\n\nThe checkout had changes that are not committed, so the commit alone does not give this run."
+        text += " The checkout had changes that are not committed, so the commit alone does not give this run."
     return text

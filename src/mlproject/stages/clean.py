@@ -27,11 +27,14 @@ def run(settings: CleanSettings) -> dict[str, Any]:
     if not folder.is_dir():
         raise DataError(f"work_dir={folder} is no folder: there is nothing to clean, or work_dir is another one")
     heading("clean: what no run needs any more")
-    server = _refusal_of_server() if (folder / "runs").is_dir() else ""
+    refusal = _refusal_of_server()
     facts({"work_dir": str(folder), "tracking": public_uri()})
-    if server:
-        complain("warning", f"{server}. What belongs to runs is left as it is")
-    items = find_items(folder, settings.older_than_days, (lambda _: None) if server else state_of)
+    if refusal and (folder / "runs").is_dir():
+        complain("warning", f"{refusal}. What belongs to runs is left as it is; what they share goes by its age")
+    if refusal:
+        items = find_items(folder, settings.older_than_days, state_of=lambda _: None)
+    else:
+        items = find_items(folder, settings.older_than_days, state_of, _running(folder))
     _show(items)
     unneeded = [item for item in items if not item.needed]
     result: dict[str, Any] = {
@@ -48,9 +51,9 @@ def run(settings: CleanSettings) -> dict[str, Any]:
     if not settings.remove:
         console.print(f"\n{total} can be removed: the same command with --remove, which prints each path")
         return result
-    console.print("\na training that runs keeps what it has open, and prepares again what it opens later")
-    failed = _remove(unneeded, result["removed"])
-    console.print(f"removed: {_size(sum(i.size for i in unneeded if str(i.path) in result['removed']))} of {total}")
+    console.print()
+    done, failed = _remove(unneeded, result["removed"])
+    console.print(f"removed: {_size(sum(item.size for item in done))} of {total}")
     if failed:
         raise CasesFailedError(f"{len(failed)} of {len(unneeded)} could not be removed: {'; '.join(failed)}", result)
     return result
@@ -66,9 +69,23 @@ def state_of(run_id: str) -> RunState | None:
         raise
     return RunState(
         stage=run.data.tags.get(STAGE_TAG, ""),
-        status=run.info.status if run.info.lifecycle_stage == "active" else "deleted",
+        status=run.info.status,
         has_model=bool(run.outputs and run.outputs.model_outputs),
+        deleted=run.info.lifecycle_stage != "active",
     )
+
+
+def _running(folder: Path) -> list[str]:
+    """Ids of the runs that are at work with this work_dir, here or on another machine, where it may be called else."""
+    with_folder = {path.name for path in (folder / "runs").glob("*")}
+    found = mlflow.search_runs(
+        filter_string="attributes.status = 'RUNNING'", search_all_experiments=True, output_format="list"
+    )
+    return [
+        run.info.run_id
+        for run in found
+        if run.info.run_id in with_folder or run.data.params.get("cfg.work_dir") == str(folder)
+    ]
 
 
 def _refusal_of_server() -> str:
@@ -109,24 +126,28 @@ def _grouped(items: Sequence[Item]) -> list[tuple[str, str, str, str, str]]:
     return rows
 
 
-def _remove(items: Sequence[Item], removed: list[str]) -> list[str]:
-    """Remove what these items name, a folder in one step; `removed` gets the paths. Returns what failed, and why."""
-    failed = []
+def _remove(items: Sequence[Item], removed: list[str]) -> tuple[list[Item], list[str]]:
+    """Remove what these items name, a folder in one step; `removed` gets each path.
+
+    Returns the items that are gone, and what failed, with the reason.
+    """
+    done, failed = [], []
     for item in items:
         try:
-            for path in item.files or (item.path,):
+            for path in item.paths:
                 if path.is_dir():
                     unwanted = path.with_name(f".{path.name}.{uuid4().hex}")
                     path.rename(unwanted)  # no other process sees half of it
                     shutil.rmtree(unwanted)
                 else:
                     path.unlink(missing_ok=True)
+                removed.append(str(path))
                 console.print(f"removed {path}")
         except OSError as error:
             failed.append(f"{error.filename}: {error.strerror}")
         else:
-            removed.append(str(item.path))
-    return failed
+            done.append(item)
+    return done, failed
 
 
 def _size(number: float) -> str:

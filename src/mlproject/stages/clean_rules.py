@@ -3,8 +3,9 @@
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ DEMO = re.compile(r"demo-\d+-v\d+")
 CHECKPOINT = re.compile(rf"{BEST}|{LAST}|\.({BEST}|{LAST})\.\d+|download|probabilities")  # the last two: of a trial
 STUDY = re.compile(r"study\.db.*")
 SECONDS_A_DAY = 86_400
+AT_WORK = ("RUNNING", "SCHEDULED")
 NEVER_GONE_ON_WITH = ("trial",)  # stages whose runs are begun anew after a stop
 PAGES = {"report": "report", "search": "study page"}
 
@@ -28,13 +30,15 @@ class RunState:
 
     Attributes:
         stage: the run's stage, such as train or trial.
-        status: MLflow's, or deleted.
+        status: MLflow's.
         has_model: a model was logged.
+        deleted: in the UI, from where it can be restored.
     """
 
     stage: str
     status: str
     has_model: bool
+    deleted: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ class Item:
         kind: what it is.
         name: by which a reader knows it.
         size: of all its files, in bytes.
-        days_unused: since one of them was last read or written.
+        days_unused: since one of them was last read (where the disk keeps that) or written.
         needed: whether it stays.
         reason: why it stays or may go.
         files: what of `path` is meant, where not all of it.
@@ -61,10 +65,15 @@ class Item:
     reason: str
     files: tuple[Path, ...] = ()
 
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """What is meant, and goes where it is not needed."""
+        return self.files or (self.path,)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for --json."""
         return {
-            "path": str(self.path),
+            "paths": [str(path) for path in self.paths],
             "kind": self.kind,
             "bytes": self.size,
             "days_unused": round(self.days_unused, 2),
@@ -73,54 +82,64 @@ class Item:
         }
 
 
-def find_items(folder: Path, days: float, state_of: Callable[[str], RunState | None]) -> list[Item]:
-    """Everything in work_dir; links are not followed.
+def find_items(
+    folder: Path, days: float, state_of: Callable[[str], RunState | None], running: Sequence[str] = ()
+) -> list[Item]:
+    """Everything in work_dir; links are not followed, and what vanishes meanwhile is left out.
 
     Args:
         folder: work_dir.
         days: after which what can be made again, and was not used, is not needed.
         state_of: what the server says of a run, None where it does not know it or cannot be asked.
+        running: ids of the runs that are at work with this work_dir: what runs share stays as long.
     """
     items: list[Item] = []
-    for path in sorted(folder.iterdir()):
+    for path in _inside(folder):
         if path.is_symlink() or (not path.is_dir() and not STUDY.fullmatch(path.name)):
             items.append(_unknown(path, folder))
         elif not path.is_dir():
             items.append(_item(path, "study", path.name, needed=True, reason="the record of searches"))
         elif path.name == "cache":
-            items += [_cache_entry(entry, folder, days) for entry in sorted(path.iterdir())]
+            items += [_cache_entry(entry, folder, days, running) for entry in _inside(path)]
         elif path.name == "probabilities":
-            items += [_probability(entry, folder, days) for entry in sorted(path.iterdir())]
+            items += [_probability(entry, folder, days, running) for entry in _inside(path)]
         elif path.name == "demo":
-            items += [_demo(entry, folder, days) for entry in sorted(path.iterdir())]
+            items += [_demo(entry, folder, days, running) for entry in _inside(path)]
         elif path.name == "runs":
-            for entry in sorted(path.iterdir()):
+            for entry in _inside(path):
                 items += _run_items(entry, folder, days, state_of)
         else:
             items.append(_unknown(path, folder))
-    return items
+    return [item for item in items if os.path.lexists(item.path)]
 
 
-def _cache_entry(path: Path, folder: Path, days: float) -> Item:
-    files = {file.name for file in path.iterdir()} if path.is_dir() and not path.is_symlink() else set()
+def _cache_entry(path: Path, folder: Path, days: float, running: Sequence[str]) -> Item:
+    files = {file.name for file in _inside(path)} if path.is_dir() and not path.is_symlink() else set()
     if UNFINISHED_ENTRY.fullmatch(path.name):
         return _aged(path, "unfinished", path.name[:12], 1, "left by a process that died")
     arrays = all(name == "record.json" or name.endswith(".npy") for name in files)
     if not (CACHE_ENTRY.fullmatch(path.name) and "record.json" in files and arrays):
         return _unknown(path, folder)
-    return _aged(path, "prepared case", path.name[:12], days, "made again where it is missing")
+    return _shared(path, "prepared case", path.name[:12], days, running)
 
 
-def _probability(path: Path, folder: Path, days: float) -> Item:
+def _probability(path: Path, folder: Path, days: float, running: Sequence[str]) -> Item:
     if path.is_symlink() or not PROBABILITY.fullmatch(path.name):
         return _unknown(path, folder)
-    return _aged(path, "probability", path.name[:12], days, "made again where it is missing")
+    return _shared(path, "probability", path.name[:12], days, running)
 
 
-def _demo(path: Path, folder: Path, days: float) -> Item:
+def _demo(path: Path, folder: Path, days: float, running: Sequence[str]) -> Item:
     if path.is_symlink() or not DEMO.fullmatch(path.name):
         return _unknown(path, folder)
-    return _aged(path, "demo data", path.name, days, "made again where it is missing")
+    return _shared(path, "demo data", path.name, days, running)
+
+
+def _shared(path: Path, kind: str, name: str, days: float, running: Sequence[str]) -> Item:
+    """What any run of this work_dir may have open, on whatever machine."""
+    if running:
+        return _item(path, kind, name, needed=True, reason=f"run {running[0][:8]} RUNNING, perhaps with it")
+    return _aged(path, kind, name, days, "made again where it is missing")
 
 
 def _run_items(path: Path, folder: Path, days: float, state_of: Callable[[str], RunState | None]) -> Iterator[Item]:
@@ -129,12 +148,10 @@ def _run_items(path: Path, folder: Path, days: float, state_of: Callable[[str], 
         yield _unknown(path, folder)
         return
     state, name = state_of(path.name), f"of run {path.name[:8]}"
-    files = sorted(path.iterdir())
+    files = _inside(path)
     checkpoints = [file for file in files if not file.is_symlink() and CHECKPOINT.fullmatch(file.name)]
     if checkpoints:
-        needed, reason = _checkpoints_needed(state)
-        stage = f" ({state.stage})" if state and state.stage else ""
-        yield _item(path, "checkpoints", name + stage, needed, reason, *checkpoints)
+        yield _checkpoints(path, name, days, state, checkpoints)
     for file in files:
         if file in checkpoints:
             continue
@@ -142,19 +159,24 @@ def _run_items(path: Path, folder: Path, days: float, state_of: Callable[[str], 
             yield _unknown(file, folder)
         elif file.name == "config.yaml":
             yield _item(file, "settings of a run", name, needed=True, reason="small")
-        elif state is not None and state.status in ("FINISHED", "deleted"):
+        elif state is not None and (state.status == "FINISHED" or (state.deleted and state.status not in AT_WORK)):
             yield _aged(file, PAGES[file.name], name, days, "also in the run's artifacts")
         else:
             reason = "run not known to this server" if state is None else f"run {state.status}"
             yield _item(file, PAGES[file.name], name, needed=True, reason=reason)
 
 
+def _checkpoints(path: Path, name: str, days: float, state: RunState | None, files: Sequence[Path]) -> Item:
+    stage = f" ({state.stage})" if state and state.stage else ""
+    if state is not None and state.deleted and state.status not in AT_WORK:
+        return _aged(path, "checkpoints", name + stage, days, "run deleted on the server", *files)
+    return _item(path, "checkpoints", name + stage, *_checkpoints_needed(state), *files)
+
+
 def _checkpoints_needed(state: RunState | None) -> tuple[bool, str]:
     if state is None:
         return True, "run not known to this server: perhaps to another"
-    if state.status == "deleted":
-        return False, "run deleted on the server"
-    if state.status in ("RUNNING", "SCHEDULED"):
+    if state.status in AT_WORK:
         return True, f"run {state.status}"
     if state.stage in NEVER_GONE_ON_WITH:
         return False, f"trial {state.status}: it is begun anew, not gone on with"
@@ -165,12 +187,12 @@ def _checkpoints_needed(state: RunState | None) -> tuple[bool, str]:
     return True, f"run {state.status}: it may be gone on with"
 
 
-def _aged(path: Path, kind: str, name: str, days: float, why: str) -> Item:
+def _aged(path: Path, kind: str, name: str, days: float, why: str, *files: Path) -> Item:
     """An item that is needed until it has not been used for some days; `why` it may go then."""
-    item = _item(path, kind, name, needed=True, reason=f"used within {days:g} days")
+    item = _item(path, kind, name, True, f"used within {days:g} days", *files)
     if item.days_unused < days:
         return item
-    return _item(path, kind, name, needed=False, reason=f"unused for {days:g} days; {why}")
+    return replace(item, needed=False, reason=f"unused for {days:g} days; {why}")
 
 
 def _unknown(path: Path, folder: Path) -> Item:
@@ -178,18 +200,30 @@ def _unknown(path: Path, folder: Path) -> Item:
 
 
 def _item(path: Path, kind: str, name: str, needed: bool, reason: str, *files: Path) -> Item:
-    found = [file.lstat() for top in files or (path,) for file in _files_of(top)]
-    # Not the folder's own: to list it, as here, counts as reading it.
-    used = max((max(status.st_atime, status.st_mtime) for status in found), default=path.lstat().st_mtime)
+    found = [status for top in files or (path,) for status in _statuses(top)]
+    # Not the folder's own: to list it, as here, counts as reading it. An empty one has nothing else.
+    used = max((max(status.st_atime, status.st_mtime) for status in found), default=_changed(path))
     size = sum(status.st_size for status in found)
     days = max(0.0, (time.time() - used) / SECONDS_A_DAY)
     return Item(path, kind, name, size, days, needed, reason, tuple(files))
 
 
-def _files_of(path: Path) -> Iterator[Path]:
-    """All files below a folder; a file or a link itself."""
-    if path.is_symlink() or not path.is_dir():
-        yield path
-        return
-    for parent, _, names in os.walk(path):
-        yield from (Path(parent) / name for name in names)
+def _inside(folder: Path) -> list[Path]:
+    with suppress(FileNotFoundError):
+        return sorted(folder.iterdir())
+    return []
+
+
+def _statuses(path: Path) -> Iterator[os.stat_result]:
+    """Of all files below a folder; of a file or a link itself. Beside a busy run, some vanish meanwhile."""
+    is_folder = path.is_dir() and not path.is_symlink()
+    files = (Path(parent) / name for parent, _, names in os.walk(path) for name in names) if is_folder else (path,)
+    for file in files:
+        with suppress(FileNotFoundError):
+            yield file.lstat()
+
+
+def _changed(path: Path) -> float:
+    with suppress(FileNotFoundError):
+        return path.lstat().st_mtime
+    return time.time()

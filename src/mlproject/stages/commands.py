@@ -1,19 +1,31 @@
 """Commands that a stage prints for people to copy: they work from any folder, in a new shell."""
 
+import json
 import shlex
 import sys
 from pathlib import Path
 
 import mlflow
 
+from mlproject import config
+from mlproject.stages.settings import Experiment
 from mlproject.tracking.server import public_uri
 
 
-def stage_command(stage: str, **settings: str) -> str:
-    """A stage with some settings (dots are double underscores), against the same tracking server."""
+def stage_command(stage: str, kind: type[Experiment], settings: Experiment, **more: str) -> str:
+    """A stage against the same tracking server, with `more` and those of these settings that it takes.
+
+    `kind`: the stage's own settings. What has its default value is left out.
+    """
+    usual = config.flatten(config.to_tree(Experiment()))
+    given = {
+        name: value
+        for name, value in config.flatten(config.to_tree(settings)).items()
+        if config.is_taken(kind, name) and value != usual.get(name)
+    }
     words = [sys.executable, str(Path(sys.argv[0]).absolute()), stage]
-    for name, value in settings.items():
-        words += [f"--{name.replace('__', '.')}", value]
+    for name, value in {**more, **given}.items():
+        words += [f"--{name}", value if isinstance(value, str) else json.dumps(value)]
     return f"{_server()}{shlex.join(words)}"
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mlproject.data.cache import PreparedCache
 from mlproject.data.cases import find_cases
@@ -25,7 +24,7 @@ from mlproject.prediction.postprocessing import apply
 from mlproject.prediction.segmenter import Segmenter, digests_of
 from mlproject.stages.annotation import annotate_evaluation
 from mlproject.stages.console import console
-from mlproject.stages.plan import show_evaluation, show_run
+from mlproject.stages.plan import show_run
 from mlproject.stages.progress import track
 from mlproject.stages.settings import EvaluateSettings
 from mlproject.tracking import registry, runs
@@ -53,9 +52,7 @@ class Contestant:
 
 
 def run(settings: EvaluateSettings) -> dict[str, Any]:
-    """Compare `settings.model` (A) with `settings.compare` (B) in an MLflow run of its own."""
-    settings = replace(settings, model=model_uri_of(settings.model), compare=model_uri_of(settings.compare))
-    show_evaluation(settings)
+    """Compare `settings.model` (A) with `settings.compare` (B), two URIs, in an MLflow run of its own."""
     a, b = _contestant(settings.model, settings, A), _contestant(settings.compare, settings, B)
     names, notes = _names_to_measure(a, b, settings)
     run_id = runs.given_run_id("")
@@ -104,21 +101,21 @@ def headline(found: Sequence[MetricDifference]) -> dict[str, float]:
         name = f"compare/{one.metric.name}"
         metrics |= {f"{name}_a": one.mean_a, f"{name}_b": one.mean_b, f"{name}_difference": one.difference.mean}
         metrics |= {f"{name}_difference_low": one.difference.low, f"{name}_difference_high": one.difference.high}
-        metrics[f"{name}_p_corrected"] = one.holm_p
+        metrics[f"{name}_p_corrected"] = one.difference.corrected_p
     return metrics
 
 
 def model_uri_of(given: str) -> str:
-    """The model that a setting names: a URI or a folder as it is; of a run's id, that run's model.
+    """The model that a setting names: the version that has an alias, the model of a run's id; else what is given.
 
     A `main` run stands for the model it tuned (else trained), a search for that of its best trial.
 
     Raises:
-        ModelError: the run has no model.
+        ModelError: the run has no model, or there is no such alias.
         TrackingError: there is no such run.
     """
     if len(given) != 32 or any(character not in "0123456789abcdef" for character in given):
-        return given
+        return registry.exact_uri(given)
     tags = runs.find(given).data.tags
     stage = tags.get(runs.STAGE_TAG)
     if stage in ("train", "postprocess", "trial"):
@@ -186,11 +183,11 @@ def _measure(a: Contestant, b: Contestant, names: Sequence[str]) -> Gathered:
     """What to keep of each case, under each model as it is meant to be used; one case in memory at a time."""
     gatherer = Gatherer(len(names), shown=[A, B])
     for name in track("measuring", names, len(names)):
-        answers = (Answer(letter, *_answer(model, name)) for letter, model in ((A, a), (B, b)))
+        answers = (_answer(letter, model.cases[name], model.segmenter) for letter, model in ((A, a), (B, b)))
         gatherer.add(a.cases[name], answers)
     return gatherer.result()
 
 
-def _answer(contestant: Contestant, name: str) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    case, segmenter = contestant.cases[name], contestant.segmenter
-    return apply(segmenter.probability(case), case, segmenter.description.postprocessing)
+def _answer(letter: str, case: PreparedCase, segmenter: Segmenter) -> Answer:
+    mask, probability = apply(segmenter.probability(case), case, segmenter.description.postprocessing)
+    return Answer(letter, mask, probability, case.missing)

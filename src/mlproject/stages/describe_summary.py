@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from mlproject.data.case import kinds_of_labels
 from mlproject.data.description import CaseFacts
 from mlproject.data.survey import Found, duplicates
 from mlproject.evaluation.metrics import load_groups
@@ -20,6 +21,7 @@ def summarise(found: Found, cases: Sequence[CaseFacts]) -> Row:
     """All that is known of a data set, as JSON values.
 
     Returns:
+        "labels_called" says what the labels' files are called, where the layout finds them by name, and how many;
         "usable" counts the labelled cases without a fault; "grids", "channels", "brain", "lesions" sum up the cases
         that could be read; "faults" (a line each) keep cases out of training; "remarks" do not.
     """
@@ -33,6 +35,7 @@ def summarise(found: Found, cases: Sequence[CaseFacts]) -> Row:
         "channels_found": found.channels,
         "cases": len(cases),
         "patients": len({case.patient for case in cases}),
+        "labels_called": kinds_of_labels(found.cases),
         "labelled": sum(bool(case.label_values) for case in cases),
         "usable": len(usable(cases)),
         "grids": _grids(read),
@@ -41,7 +44,7 @@ def summarise(found: Found, cases: Sequence[CaseFacts]) -> Row:
         "lesions": _lesions(labelled),
         "label_values": sorted({value for case in cases for value in case.label_values}),
         "faults": [*found.faults, *(fault for case in cases for fault in case.faults)],
-        "remarks": _remarks(cases, read, labelled),
+        "remarks": _remarks(found, cases, read, labelled),
         "per_case": [_row(case) for case in cases],
     }
 
@@ -120,7 +123,9 @@ def _lesions(labelled: Sequence[CaseFacts]) -> Row:
     }
 
 
-def _remarks(cases: Sequence[CaseFacts], read: Sequence[CaseFacts], labelled: Sequence[CaseFacts]) -> list[Row]:
+def _remarks(
+    found: Found, cases: Sequence[CaseFacts], read: Sequence[CaseFacts], labelled: Sequence[CaseFacts]
+) -> list[Row]:
     """What training accepts and people should look at: a text, and the cases that it is about."""
     remarks: list[Row] = []
 
@@ -128,6 +133,11 @@ def _remarks(cases: Sequence[CaseFacts], read: Sequence[CaseFacts], labelled: Se
         if of:
             remarks.append({"text": text, "cases": list(of)})
 
+    usual, *others = kinds_of_labels(found.cases) or [""]
+    add(
+        f"the label is not called {usual}, as most are; does it show the same?",
+        [f"{case.name} ({case.label_kind})" for case in found.cases if case.label_kind in others],
+    )
     pairs = duplicates(cases)
     add(
         "the same voxels under two names (in training and in test, they make the test worthless)",

@@ -22,6 +22,7 @@ def show(summary: Row) -> None:
             "cases": f"{summary['cases']} read{patients}, {summary['usable']} can be used for training",
             "channels": ", ".join(summary["channels_used"]),
             "others": _found_in(summary),
+            "labels": ", ".join(f"{kind} (in {count})" for kind, count in summary["labels_called"].items()),
         }
     )
     if summary["grids"]["spacing_mm"]:

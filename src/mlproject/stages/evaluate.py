@@ -5,7 +5,6 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,11 @@ from mlproject.data.dataset import digest_of, load_all
 from mlproject.data.preprocessing import PreparedCase
 from mlproject.data.splits import Split
 from mlproject.errors import DataError
+from mlproject.evaluation.comparison import dice_differences
 from mlproject.evaluation.gathering import Answer, Gathered, Gatherer
 from mlproject.evaluation.metrics import ALL_CASES, LESION_CASES, summarise_groups
 from mlproject.evaluation.report import false_alarms, summary_table, verdict, write_report
-from mlproject.evaluation.statistics import PairedDifference, paired_difference
+from mlproject.evaluation.statistics import PairedDifference
 from mlproject.prediction.postprocessing import Postprocessing, apply
 from mlproject.prediction.segmenter import Segmenter, digests_of
 from mlproject.stages import compare
@@ -69,10 +69,11 @@ def run(settings: EvaluateSettings) -> dict[str, Any]:
     """The entry point `evaluate`; its result is the run's id, the metrics and the report's file."""
     settings = settings.resolved()
     connect()
+    given, uri_of = settings, compare.model_uri_of
+    settings = replace(given, model=uri_of(given.model), compare=uri_of(given.compare))
+    show_evaluation(given, settings)
     if settings.compare:
         return compare.run(settings)
-    settings = replace(settings, model=compare.model_uri_of(settings.model))
-    show_evaluation(settings)
     with tempfile.TemporaryDirectory() as folder:
         model = registry.fetch(settings.model, Path(folder))
         segmenter = Segmenter.load(model / "artifacts" / BUNDLE, settings.prediction.device)
@@ -144,19 +145,15 @@ def evaluate(
     gathered = _measure(segmenter, cases, variants, chosen)
     tables = gathered.tables
     summaries = summarise_groups(tables)
-    differences = {
-        f"{b} against {a}": paired_difference(tables[a]["dice"].to_numpy(), tables[b]["dice"].to_numpy())
-        for a, b in combinations(tables, 2)
-    }
+    differences = dice_differences(tables)
     facts = {
         **facts,
         "MLflow run": mlflow_run.id,
         "cases": str(len(cases)),
         **{f"variant {name}": json.dumps(candidate.to_dict()) for name, candidate in variants.items()},
     }
-    thresholds = {name: candidate.threshold for name, candidate in variants.items()}
     title = "Stroke lesion segmentation: test report"
-    report = write_report(folder, gathered, summaries, differences, thresholds, notes, title, facts, chosen)
+    report = write_report(folder, gathered, summaries, differences, variants, notes, title, facts, chosen)
     mlflow_run.log_folder(folder, "report")
     mlflow_run.log_metrics(headline(summaries, differences, chosen))
     return Results(tables, summaries, differences, chosen, report)
@@ -188,6 +185,6 @@ def _measure(
     gatherer = Gatherer(len(cases), shown=[chosen])
     for case in track("measuring", cases, len(cases)):
         probability = segmenter.probability(case)
-        answers = (Answer(name, *apply(probability, case, variant)) for name, variant in variants.items())
+        answers = (Answer(name, *apply(probability, case, variant), case.missing) for name, variant in variants.items())
         gatherer.add(case, answers)
     return gatherer.result()

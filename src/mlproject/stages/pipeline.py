@@ -18,7 +18,7 @@ def run(settings: Experiment) -> dict[str, Any]:
         train.help_to_train(settings)
         return {}
     connect()
-    show_plan("main: train, tune the CRF, evaluate, register", settings)
+    show_plan("main", "train, tune the CRF, evaluate, register", settings)
     dataset = train.prepare(settings)
     run_id = runs.given_run_id(settings.training.resume)
     if run_id:
@@ -33,12 +33,13 @@ def run(settings: Experiment) -> dict[str, Any]:
         show_run(parent)
         parent.rename(run_name("main", settings))
         train.begin(settings, dataset, parent)
-        annotate(parent, "main", settings, dataset, reproduction(parent, "main"))
+        again = reproduction(parent, "main", settings.data)
+        annotate(parent, "main", settings, dataset, again)
         tags = runs.find(parent.id).data.tags
         if registration.CHAMPION_TAG in tags:  # the last thing that is done
-            model = f"models:/{tags[registration.REGISTERED_TAG]}"
-            console.print(f"run {parent.id} is complete: its model is {model}")
-            return {"run_id": parent.id, "model": model}
+            registered = f"models:/{tags[registration.REGISTERED_TAG]}"
+            console.print(f"run {parent.id} is complete: its model is {registered}")
+            return {"run_id": parent.id, "model": registered}
         if trained is not None and trained.info.status == "FINISHED":
             train_id = str(trained.info.run_id)
             segmenter = registry.load(f"runs:/{train_id}/model", settings.prediction.device)
@@ -51,5 +52,5 @@ def run(settings: Experiment) -> dict[str, Any]:
             model_uri = registry.model_of(child.id)
         tuned = runs.find(child.id).data.metrics
         parent.log_metrics({name: tuned[name] for name in ("validation/tuned_dice", "validation/network_only_dice")})
-        facts = {"training run": train_id}
-        return registration.conclude("main", settings, dataset, segmenter, model_uri, parent, facts)
+        model = registration.TrainedModel(settings, dataset, segmenter, model_uri, {"training run": train_id})
+        return registration.conclude("main", settings, model, parent, again)

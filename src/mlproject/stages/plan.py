@@ -5,6 +5,7 @@ from functools import partial
 import torch
 
 from mlproject.data.dataset import DataSet, open_dataset
+from mlproject.prediction.sliding_window import resolve_device
 from mlproject.stages.commands import run_address
 from mlproject.stages.console import facts, heading
 from mlproject.stages.progress import track
@@ -13,18 +14,20 @@ from mlproject.tracking.runs import Run
 from mlproject.tracking.server import public_uri
 from mlproject.training.settings import TrainingSettings
 
+ONLY_PREDICT = ("postprocess", "evaluate")  # the stages that take a trained network
 
-def show_plan(title: str, settings: Experiment, **more: str) -> None:
-    """Print what the settings ask for; `more`: further names and values."""
+
+def show_plan(stage: str, what: str, settings: Experiment, **more: str) -> None:
+    """Print what a stage does, in words, and what its settings ask for; `more`: further names and values."""
     data, patches = settings.data, settings.patches
-    heading(title)
+    heading(f"{stage}: {what}")
     facts(
         {
             "data": f"{data.root} ({data.layout})",
             "channels": ", ".join(data.channels),
             "network": f"{settings.network.name} on patches of {' x '.join(map(str, patches.size))} voxels",
-            "budget": budget(settings.training),
-            "device": device(settings.training),
+            "budget": "" if stage in ONLY_PREDICT else budget(settings.training),
+            "device": device_of(stage, settings),
             **more,
             "work_dir": str(settings.work_path),
             "tracking": f"{public_uri()}, experiment {settings.tracking.experiment}",
@@ -32,16 +35,20 @@ def show_plan(title: str, settings: Experiment, **more: str) -> None:
     )
 
 
-def show_evaluation(settings: EvaluateSettings) -> None:
-    """Print what `evaluate` will measure."""
+def show_evaluation(given: EvaluateSettings, settings: EvaluateSettings) -> None:
+    """Print what `evaluate` will measure; `given`: the same before aliases and runs were looked up."""
+
+    def exactly(uri: str, word: str) -> str:
+        return uri if uri == word else f"{uri}, which is {word} now"
+
     heading("evaluate: measure a model on labelled cases")
     facts(
         {
-            "model": settings.model,
-            "against": settings.compare,
+            "model": exactly(settings.model, given.model),
+            "against": exactly(settings.compare, given.compare),
             "data": f"{settings.data.root} ({settings.data.layout})",
             "cases": "those that the model has not seen" if settings.cases == "unseen" else "all",
-            "device": settings.prediction.device,
+            "device": device_of("evaluate", settings),
             "work_dir": str(settings.work_path),
             "tracking": f"{public_uri()}, experiment {settings.tracking.experiment}",
         }
@@ -73,6 +80,14 @@ def budget(training: TrainingSettings) -> str:
         return f"{training.minutes:g} minutes, {training.batch_size} patches a step"
     amount = f"{training.steps} steps" if training.epochs is None else f"{training.epochs} epochs in steps"
     return f"{amount} of {training.batch_size} patches"
+
+
+def device_of(stage: str, settings: Experiment) -> str:
+    """What does the work of a stage, in words."""
+    if stage not in ONLY_PREDICT:
+        return device(settings.training)
+    where = resolve_device(settings.prediction.device)
+    return torch.cuda.get_device_name(where) if where.type == "cuda" else "CPU"
 
 
 def device(training: TrainingSettings) -> str:

@@ -12,6 +12,7 @@ import yaml
 from numpy.typing import NDArray
 
 from mlproject import config
+from mlproject.data.cache import mark_used
 from mlproject.data.dataset import DataSet
 from mlproject.data.preprocessing import PreparedCase
 from mlproject.errors import DataError, ModelError
@@ -23,7 +24,7 @@ from mlproject.stages.commands import stage_command
 from mlproject.stages.console import console, facts, heading
 from mlproject.stages.plan import opened, show_plan, show_run
 from mlproject.stages.progress import CrfSearchDisplay, display, track
-from mlproject.stages.settings import Experiment, PostprocessSettings
+from mlproject.stages.settings import EvaluateSettings, Experiment, PostprocessSettings
 from mlproject.stages.train import NETWORK_ALONE, begin, training_run_of
 from mlproject.tracking import registry, runs
 from mlproject.tracking.runs import Run
@@ -39,7 +40,7 @@ def run(settings: PostprocessSettings) -> dict[str, Any]:
     connect()
     training_run = training_run_of(settings.run)
     experiment = settings_of(training_run, settings)
-    show_plan("postprocess: tune threshold and CRF of a trained run", experiment)
+    show_plan("postprocess", "tune threshold and CRF of a trained run", experiment)
     dataset = opened(experiment)
     runs.refuse_other_data(training_run, dataset.digest)
     segmenter = registry.load(f"runs:/{training_run}/model", settings.prediction.device)
@@ -50,16 +51,10 @@ def run(settings: PostprocessSettings) -> dict[str, Any]:
         mlflow_run.rename(run_name("postprocess", experiment))
         show_run(mlflow_run)
         mlflow_run.tag(training_run=training_run)
-        again = reproduction(mlflow_run, "postprocess", run=training_run)
+        again = reproduction(mlflow_run, "postprocess", experiment.data, run=training_run)
         tuned = postprocess(experiment, dataset, segmenter, mlflow_run, again)
     uri = f"runs:/{mlflow_run.id}/model"
-    measure = stage_command(
-        "evaluate",
-        model=uri,
-        data__root=experiment.data.root,
-        data__layout=experiment.data.layout,
-        work_dir=experiment.work_dir,
-    )
+    measure = stage_command("evaluate", EvaluateSettings, experiment, model=uri)
     console.print()
     facts({"model": uri, "next": "measure it on the cases that it has not seen:"})
     console.print(measure)
@@ -86,6 +81,7 @@ def settings_of(training_run: str, settings: Experiment) -> Experiment:
         trained,
         work_dir=settings.work_dir,
         data=data,
+        prediction=replace(trained.prediction, device=settings.prediction.device),
         crf_search=settings.crf_search,
         crf=settings.crf,
         tracking=settings.tracking,
@@ -171,6 +167,7 @@ def cached_probabilities(segmenter: Segmenter, cases: Sequence[PreparedCase], fo
         path = folder / f"{key.hexdigest()[:40]}.npy"
         if not _is_readable(path):
             _write(segmenter.probability(case), path)
+        mark_used(path)
         maps.append(CaseProbability(case, np.load(path, mmap_mode="r", allow_pickle=False)))
     return maps
 

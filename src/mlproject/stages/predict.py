@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from mlproject.data.writing import EXTENSIONS
 from mlproject.errors import DataError, SettingsError
 from mlproject.stages import predict_folder
 from mlproject.stages.console import console
-from mlproject.stages.prediction_files import params_of, store
+from mlproject.stages.prediction_files import checked, params_of, refuse_input_as_output
 from mlproject.stages.settings import PredictSettings
 from mlproject.tracking import registry
 from mlproject.tracking.answers import Model
@@ -48,6 +49,8 @@ def _model(settings: PredictSettings, scratch: Path) -> Iterator[Model]:
 def _segment_one(settings: PredictSettings, scratch: Path) -> dict[str, Any]:
     folder, names = _outputs(settings)
     images = {channel: _local(channel, file, scratch) for channel, file in settings.images.items()}
+    given = Case("the case", images, None, "the case")
+    refuse_input_as_output([given], map(folder.locate, names.values()))
     answers = scratch / "answers"
     answers.mkdir()
     with _model(settings, scratch) as model:
@@ -58,9 +61,10 @@ def _segment_one(settings: PredictSettings, scratch: Path) -> dict[str, Any]:
                 f"{', '.join(images)}. Give {' '.join(f'--images.{channel} FILE' for channel in model.channels)}"
             )
         images = {channel: images[channel] for channel in model.channels if channel in images}
-        case = Case("the case", images, None, "the case")
+        case = replace(given, images=images)
         answer = model.segment(case, params_of(settings), answers)
-    store(answer, case, names, folder, answers)
+    for what, file in checked(answer, case, names, answers).items():
+        folder.write(names[what], file.read_bytes())
     files = {what: folder.locate(name) for what, name in names.items()}
     console.print(
         f"{files['mask']}: {answer.lesion_ml:.2f} ml in {answer.lesion_count} lesions, by {answer.model_version}"
@@ -96,6 +100,11 @@ def _local(channel: str, file: str, scratch: Path) -> Path:
         if not (folder.path / name).is_file():
             raise DataError(f"images.{channel}: no file {folder.locate(name)}")
         return folder.path / name
+    if not name.lower().endswith(EXTENSIONS):
+        raise DataError(
+            f"images.{channel}: {folder.locate(name)} may keep its voxels in a second file, which is not fetched; "
+            f"give one of {', '.join(EXTENSIONS)}, or the whole folder as data.root"
+        )
     copy = scratch / channel / name
     copy.parent.mkdir()
     copy.write_bytes(folder.read(name))

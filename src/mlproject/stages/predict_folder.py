@@ -10,13 +10,13 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from mlproject import interrupts
-from mlproject.data.case import Case, DataSettings, FaultsError
+from mlproject.data.case import Case, DataSettings, Fault, FaultsError
 from mlproject.data.cases import find_cases
 from mlproject.data.storage import S3Folder, folder_of, is_s3, split
 from mlproject.errors import CasesFailedError, DataError, SettingsError
 from mlproject.stages.console import console, facts
-from mlproject.stages.prediction_files import params_of, store
-from mlproject.stages.prediction_table import FILE, Job, PredictionTable
+from mlproject.stages.prediction_files import checked, params_of, refuse_input_as_output
+from mlproject.stages.prediction_table import FILE, Job, PredictionTable, digest_of
 from mlproject.stages.progress import display
 from mlproject.stages.settings import PredictSettings
 from mlproject.tracking.answers import Answer, Model
@@ -37,12 +37,14 @@ class Outcome:
         failed: what is wrong, by case.
         skipped: how many an earlier command has done.
         left: how many are still to do.
+        kept: how many of those that failed have the result of an earlier command.
     """
 
     done: dict[str, float] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     skipped: int = 0
     left: int = 0
+    kept: int = 0
 
 
 def segment(settings: PredictSettings, model: Model, scratch: Path) -> dict[str, Any]:
@@ -56,7 +58,9 @@ def segment(settings: PredictSettings, model: Model, scratch: Path) -> dict[str,
     folder = folder_of(settings.output)
     _refuse_output_among_the_cases(settings)
     cases, faults = _find(settings, model.channels, scratch)
-    jobs, bad_names = _jobs(cases, settings, model.version)
+    jobs, bad_names = _jobs(cases, settings, model)
+    names = [name for job in jobs for name in job.names.values()]
+    refuse_input_as_output(cases, map(folder.locate, names))
     outcome = Outcome(failed=faults | bad_names)
     facts(
         {
@@ -76,6 +80,7 @@ def segment(settings: PredictSettings, model: Model, scratch: Path) -> dict[str,
             for name, fault in outcome.failed.items():
                 table.failed(name, fault)
             _segment_all(todo, settings, model, table, outcome, Path(scratch))
+            outcome.kept = table.kept()
         except BaseException as error:
             if not interrupts.is_stop(error):
                 raise
@@ -97,27 +102,29 @@ def _segment_all(
     """Segment the jobs and enter each into table and outcome, until all are done or the server is gone."""
     params = params_of(settings)
 
-    def ask(job: Job) -> tuple[Job, Path, Answer | Exception, float]:
-        began, answers = time.monotonic(), Path(tempfile.mkdtemp(dir=scratch))
+    def ask(job: Job) -> tuple[Job, Path, Answer | Exception, str, float]:
+        began, answers, images = time.monotonic(), Path(tempfile.mkdtemp(dir=scratch)), ""
         try:
+            images = digest_of(job.case)
             answer: Answer | Exception = model.segment(job.case, params, answers)
         except (DataError, OSError, MemoryError) as error:
             answer = error
-        return job, answers, answer, time.monotonic() - began
+        return job, answers, answer, images, time.monotonic() - began
 
     if jobs:
         model.start()
     gone = 0
     with ThreadPool(settings.parallel) as pool, display("segmenting") as shown:
-        for job, answers, answer, seconds in pool.imap_unordered(ask, jobs):
+        for job, answers, answer, images, seconds in pool.imap_unordered(ask, jobs):
             name = job.case.name
             try:
                 if isinstance(answer, Exception):
                     raise answer
-                if answer.model_version != model.version:
-                    raise DataError(f"the server changed in the midst: it is {answer.model_version} now")
-                store(answer, job.case, job.names, table.folder, answers)
-                table.done(job, answer, seconds)
+                if answer.model_id != model.model_id:
+                    raise DataError(
+                        f"the server changed in the midst: it is {answer.model_version} ({answer.model_id}) now"
+                    )
+                table.store(job, answer, checked(answer, job.case, job.names, answers), images, seconds)
                 outcome.done[name] = answer.lesion_ml
             except (DataError, OSError, MemoryError) as error:
                 outcome.failed[name] = " ".join((str(error) or type(error).__name__).split())
@@ -148,14 +155,15 @@ def _find(settings: PredictSettings, channels: tuple[str, ...], scratch: Path) -
             raise
         faults: dict[str, str] = {}
         for fault in error.faults:
-            name, _, what = fault.replace(str(copy), settings.data.root).partition(": ")
+            name, what = (fault.case, fault.text) if isinstance(fault, Fault) else fault.split(": ", 1)
+            what = what.replace(str(copy), settings.data.root)
             faults[name] = f"{faults[name]}; {what}" if name in faults else what
         return sorted(error.sound, key=lambda case: case.name), faults
     except DataError as error:
         raise DataError(str(error).replace(str(copy), settings.data.root)) from error
 
 
-def _jobs(cases: Sequence[Case], settings: PredictSettings, version: str) -> tuple[list[Job], dict[str, str]]:
+def _jobs(cases: Sequence[Case], settings: PredictSettings, model: Model) -> tuple[list[Job], dict[str, str]]:
     """What is to be made of each case, and by name what is wrong with the names of the others."""
     jobs: list[Job] = []
     faults: dict[str, str] = {}
@@ -178,7 +186,7 @@ def _jobs(cases: Sequence[Case], settings: PredictSettings, version: str) -> tup
             faults[case.name] = f"another case has the file name {', '.join(sorted(files & taken))} already"
         else:
             threshold = "tuned" if settings.threshold is None else str(settings.threshold)
-            jobs.append(Job(case, names, version, threshold, str(settings.crf).lower()))
+            jobs.append(Job(case, names, model.version, model.model_id, threshold, str(settings.crf).lower()))
         taken |= files
     return jobs, faults
 
@@ -200,7 +208,7 @@ def _refuse_output_among_the_cases(settings: PredictSettings) -> None:
 
 
 def _whole(location: str) -> PurePath:
-    return PurePath(location) if is_s3(location) else Path(location).expanduser().resolve()
+    return PurePath(f"s3://{location[5:]}") if is_s3(location) else Path(location).expanduser().resolve()
 
 
 def _result(outcome: Outcome, table: str, settings: PredictSettings, version: str) -> dict[str, Any]:
@@ -211,6 +219,7 @@ def _result(outcome: Outcome, table: str, settings: PredictSettings, version: st
         {
             "Done": f"{len(outcome.done)} cases{f', {empty} of them without a lesion (0 ml)' if empty else ''}",
             "Failed": str(len(outcome.failed) or ""),
+            "Kept": f"{outcome.kept} of them have the mask of an earlier command" if outcome.kept else "",
             "Table": table,
         }
     )
@@ -222,6 +231,7 @@ def _result(outcome: Outcome, table: str, settings: PredictSettings, version: st
         "done": len(outcome.done),
         "done_before": outcome.skipped,
         "failed": outcome.failed,
+        "kept": outcome.kept,
         "not_tried": outcome.left,
     }
     if not outcome.failed and not outcome.left:

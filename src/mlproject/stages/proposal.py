@@ -106,9 +106,10 @@ def propose(found: Found, cases: Sequence[CaseFacts], gpu_memory_gb: float | Non
     good = usable(cases)
     choices = _data_choices(found, good)
     spacing, shape, spacing_choices = _spacing_choices(good)
+    training_choices, too_large = _training_choices(found, shape, spacing, gpu_memory_gb)
     proposal = Proposal(
-        choices=(*choices, *spacing_choices, *_training_choices(found, shape, spacing, gpu_memory_gb)),
-        warnings=_warnings(found, cases, good),
+        choices=(*choices, *spacing_choices, *training_choices),
+        warnings=(*_warnings(found, cases, good), *too_large),
         title=(
             f"Proposed by `describe` for {found.data.root_path}: {len(good)} of {len(cases)} cases can be used. "
             "What is not here stays at its default; `python src/run.py main --help` lists all settings."
@@ -168,18 +169,25 @@ def _spacing_choices(good: Sequence[CaseFacts]) -> tuple[plan.Millimetres, list[
 
 def _training_choices(
     found: Found, shape: Sequence[float], spacing: plan.Millimetres, gpu_memory_gb: float | None
-) -> list[Setting]:
+) -> tuple[list[Setting], list[str]]:
+    """Patches and budget for a device, and a warning where it is too small for any."""
     cost = measure_step(NetworkSettings(), LossSettings(), len(found.data.channels))
     device, memory_bytes, cap = _device(gpu_memory_gb)
     fit = cost.most_voxels(plan.MEMORY_SHARE * memory_bytes)
     patch = plan.choose_patch(shape, spacing, patch_divisor(NetworkSettings()), min(cap, fit // 2))
     batch = plan.choose_batch(patch, min(cap, fit))
     around = " x ".join(f"{length:.0f}" for length in shape)
-    need = max(0.1, cost.step_bytes(batch * math.prod(patch)) / GIB)
+    need = f"about {_gib(cost.step_bytes(batch * math.prod(patch)))} of {_gib(memory_bytes)} GiB ({device})"
     reason = (
         f"the brain has {around} voxels (median case), a patch {plan.in_mm(np.multiply(patch, spacing))}; a step of "
-        f"{batch} patches needs about {need:.1f} of {memory_bytes / GIB:.0f} GiB ({device})"
+        f"{batch} patches needs {need}"
     )
+    too_large = []
+    if batch * math.prod(patch) > fit:
+        too_large.append(
+            f"nothing fits: even a step of {batch} patches of {' x '.join(map(str, patch))} voxels, the smallest, "
+            f"needs {need}, of which {plan.MEMORY_SHARE:.0%} are for it; train on another device"
+        )
     choices = [Setting("patches.size", list(patch), reason)]
     if cap == plan.CPU_PATCH_VOXELS:
         reason = "0.1 by default: rotating a patch costs a CPU as much as the network; worth it in long trainings"
@@ -189,7 +197,12 @@ def _training_choices(
     choices.append(
         Setting("training.batch_size", batch, "patches a step; more smooth the gradient and cost as much more")
     )
-    return choices
+    return choices, too_large
+
+
+def _gib(size_bytes: float) -> str:
+    gib = size_bytes / GIB
+    return f"{gib:.0f}" if gib >= 10 else f"{gib:.2g}"
 
 
 def _time(cost: StepCost, steps: int, batch: int, patch: plan.Voxels, cap: int) -> str:

@@ -4,6 +4,7 @@ import json
 import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -11,8 +12,8 @@ from urllib.parse import quote
 from mlproject import config
 from mlproject.data.dataset import DataSet
 from mlproject.evaluation.metrics import summarise_by_size
-from mlproject.prediction.segmenter import ModelDescription, Segmenter
-from mlproject.stages.annotation import annotate, part_of, reproduction, result_in_words, run_name
+from mlproject.prediction.segmenter import Segmenter
+from mlproject.stages.annotation import annotate, part_of, result_in_words, run_name
 from mlproject.stages.commands import mlflow_command, run_address
 from mlproject.stages.console import console, facts, heading
 from mlproject.stages.evaluate import Results, evaluate, headline
@@ -30,45 +31,54 @@ from mlproject.tracking.source import source
 REGISTERED_TAG, SOURCE_TAG, CHAMPION_TAG = "registered_model", "registered_model_source", "champion"
 
 
-def conclude(
-    stage: str,
-    settings: Experiment,
-    dataset: DataSet,
-    segmenter: Segmenter,
-    model_uri: str,
-    parent: Run,
-    facts: Mapping[str, str],
-) -> dict[str, Any]:
+@dataclass(frozen=True, eq=False)
+class TrainedModel:
+    """A model that is trained and tuned.
+
+    Attributes:
+        settings: with which it was trained: in a search those of its trial, not those of the study.
+        dataset: the cases as it sees them.
+        segmenter: the model.
+        uri: where it is logged, models:/ID.
+        origin: what it comes from: training run, trial.
+    """
+
+    settings: Experiment
+    dataset: DataSet
+    segmenter: Segmenter
+    uri: str
+    origin: Mapping[str, str] = field(default_factory=dict)
+
+
+def conclude(stage: str, settings: Experiment, model: TrainedModel, parent: Run, again: str) -> dict[str, Any]:
     """Measure a model on the test cases in a child run, log its result to the parent, register it, and print it all.
 
-    `stage`: main or search, which the parent is a run of. `model_uri`: models:/ID. `facts`: what the report says of
-    where the model comes from, beside the model and the data. Returns run id, test metrics, report, model and the
-    champion's verdict.
+    `stage`, `settings`, `again`: of the parent, which is a run of main or search, as `annotate` takes them. Returns
+    run id, test metrics, report, model and the champion's verdict.
     """
     heading("Test")
-    with child_run(settings, parent, "evaluate") as child:
-        data = f"{settings.data.root_path.name}, digest {dataset.digest}"
-        facts = {"model": model_uri, "data": data, **facts}
+    dataset, segmenter = model.dataset, model.segmenter
+    with child_run(model.settings, parent, "evaluate") as child:
+        data = f"{model.settings.data.root_path.name}, digest {dataset.digest}"
+        facts = {"model": model.uri, "data": data, **model.origin}
         test = dataset.load(dataset.split.test)
-        begin(settings, dataset, child)
-        child.measures(model_uri, settings.data.root_path.name, dataset.digest)
-        results = evaluate(segmenter, test, child, settings, facts, _notes_on(dataset))
-        annotate(
-            child, "evaluate", settings, dataset, part_of(parent), result_in_words(results.summaries, results.chosen)
-        )
+        begin(model.settings, dataset, child)
+        child.measures(model.uri, model.settings.data.root_path.name, dataset.digest)
+        results = evaluate(segmenter, test, child, model.settings, facts, _notes_on(dataset))
+        result = result_in_words(results.summaries, results.chosen)
+        annotate(child, "evaluate", model.settings, dataset, part_of(parent), result)
     metrics = headline(results.summaries, results.differences, results.chosen)
     parent.log_metrics({**metrics, **postprocessing_metrics(segmenter.description)})
-    version = _register(settings, model_uri, parent)
+    version = _register(settings, model.uri, parent)
     name = settings.tracking.registered_model
-    card = _card(f"{name}/{version}", settings, dataset, segmenter.description, parent, results)
+    card = _card(f"{name}/{version}", model, parent, results)
     parent.log_text(card, CARD)
-    registry.give_card(name, version, model_uri, card)
+    registry.give_card(name, version, model.uri, card)
     verdict = _challenge(settings, dataset, version, parent)
     link = f"[{escape(name)} version {version}](#/models/{quote(name)}/versions/{version})"
-    result = (
-        f"{result_in_words(results.summaries, results.chosen)}\n\nModel: {link}. Champion: {escape(verdict.reason)}."
-    )
-    annotate(parent, stage, settings, dataset, reproduction(parent, stage), result)
+    origin = "".join(f", {name} {escape(value)}" for name, value in model.origin.items())
+    result = f"{result}\n\nModel: {link}{origin}. Champion: {escape(verdict.reason)}."
+    annotate(parent, stage, settings, dataset, again, result)
     results.show()
     _say_where(results.report, f"models:/{name}/{version}", verdict, parent)
     return {
@@ -112,15 +122,14 @@ def _challenge(settings: Experiment, dataset: DataSet, version: int, parent: Run
     return verdict
 
 
-def _card(
-    model: str, settings: Experiment, dataset: DataSet, description: ModelDescription, parent: Run, results: Results
-) -> str:
-    split, code = dataset.split, source()
+def _card(registered: str, model: TrainedModel, parent: Run, results: Results) -> str:
+    settings, dataset, split, code = model.settings, model.dataset, model.dataset.split, source()
     return model_card(
         CardFacts(
-            model=model,
-            description=description,
+            model=registered,
+            description=model.segmenter.description,
             run_id=parent.id,
+            origin=model.origin,
             data=settings.data.root_path.name,
             digest=dataset.digest,
             cases={"train": len(split.train), "validation": len(split.validation), "test": len(split.test)},
@@ -148,7 +157,7 @@ def _say_where(report: Path, model: str, verdict: champion.Verdict, run: Run) ->
     uri = public_uri()
     port = "--port 5000    then http://127.0.0.1:5000"
     ui = mlflow_command(f"mlflow ui --backend-store-uri {shlex.quote(uri)} {port}")
-    serve = f"mlflow models serve -m {model} --env-manager local -p 5001"
+    serve = f"mlflow models serve -m {shlex.quote(model)} --env-manager local -p 5001"
     console.print()
     facts(
         {

@@ -16,18 +16,17 @@ from mlproject import config, interrupts
 from mlproject.data.dataset import DataSet
 from mlproject.errors import Interrupted, SettingsError
 from mlproject.stages import train
-from mlproject.stages.annotation import annotate, reproduction
+from mlproject.stages.annotation import annotate
 from mlproject.stages.console import clock, console, heading
 from mlproject.stages.plan import show_plan, show_run
-from mlproject.stages.search_finale import conclude
+from mlproject.stages.search_finale import again, conclude
 from mlproject.stages.search_helpers import gpu_groups, helpers
 from mlproject.stages.search_trial import TRIAL_TAG, WORKER_TAG, attempt, refuse_space
 from mlproject.stages.settings import SearchSettings
 from mlproject.tracking import runs
-from mlproject.tracking.markdown import code
 from mlproject.tracking.runs import Run
 from mlproject.tracking.server import connect
-from mlproject.tuning.study import DATABASE_VARIABLE, SharedStudy, storage_url
+from mlproject.tuning.study import SharedStudy, storage_url
 
 
 def run(settings: SearchSettings) -> dict[str, Any]:
@@ -39,7 +38,7 @@ def run(settings: SearchSettings) -> dict[str, Any]:
     connect()
     study = f"{settings.search.study}, {settings.search.trials} trials in all, {settings.search.parallel} at once here"
     varied = ", ".join(dimension.name for dimension in settings.search.space)
-    show_plan("search: settings that are best on the validation cases", settings, study=study, varied=varied)
+    show_plan("search", "settings that are best on the validation cases", settings, study=study, varied=varied)
     dataset = train.prepare(settings)
     given = runs.given_run_id("")
     if given:
@@ -56,7 +55,7 @@ def run(settings: SearchSettings) -> dict[str, Any]:
             train.begin(settings, dataset, own)
             name = f"search {settings.search.study}"
             own.tag(study=settings.search.study, mlflow__runName=name)
-            annotate(own, "search", settings, dataset, _again(settings, own))
+            annotate(own, "search", settings, dataset, again(settings, own))
         show_run(runs.attach(shared.parent))
         console.print(f"done:     {shared.counts()['counted']} of {settings.search.trials} trials")
         do = partial(attempt, settings=settings, dataset=dataset, study_run=shared.parent, worker=own)
@@ -169,13 +168,3 @@ def _finish(settings: SearchSettings, dataset: DataSet, shared: SharedStudy) -> 
             raise
         runs.close(shared.parent, "FINISHED")
         return result
-
-
-def _again(settings: SearchSettings, run: Run) -> str:
-    varied = ", ".join(code(dimension.name) for dimension in settings.search.space)
-    return (
-        f"The study {code(settings.search.study)}: {settings.search.trials} trials over {varied}. To join it, give the "
-        "command with which it was begun on another machine, with the same tracking server and the same study database "
-        f"(environment variable `{DATABASE_VARIABLE}`). To do it again, under another `search.study`:\n\n"
-        + reproduction(run, "search")
-    )

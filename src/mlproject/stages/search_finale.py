@@ -10,11 +10,16 @@ from rich.table import Table
 from mlproject.data.dataset import DataSet, open_dataset
 from mlproject.errors import TrainingError
 from mlproject.stages import registration
+from mlproject.stages.annotation import reproduction
 from mlproject.stages.console import console, heading, new_table
-from mlproject.stages.search_trial import RUN_ATTRIBUTE, as_text
+from mlproject.stages.registration import TrainedModel
+from mlproject.stages.search_trial import KINDS, RUN_ATTRIBUTE, as_text, experiment_of
 from mlproject.stages.settings import SearchSettings
 from mlproject.tracking import registry
+from mlproject.tracking.markdown import code
 from mlproject.tracking.runs import Run
+from mlproject.tuning.space import suggest
+from mlproject.tuning.study import DATABASE_VARIABLE
 from mlproject.tuning.study_report import trial_table, write_study
 
 SHOWN = 5  # trials in the terminal's table; the study's page has all
@@ -44,19 +49,32 @@ def conclude(settings: SearchSettings, dataset: DataSet, study: optuna.Study, pa
         first = f"the first failed one: {reasons.iloc[0]}" if len(reasons) else "all were pruned"
         raise TrainingError(f"no trial of the study {settings.search.study!r} was finished ({first}); look at {page}")
     best = study.best_trial
-    model_uri = registry.model_of(best.user_attrs[RUN_ATTRIBUTE])
-    segmenter = registry.load(model_uri, settings.prediction.device)
-    preprocessing = segmenter.description.preprocessing
-    if preprocessing != settings.preprocessing:  # it was varied
-        dataset = open_dataset(settings.data, preprocessing, settings.cache_path)
+    best_run = best.user_attrs[RUN_ATTRIBUTE]
+    experiment = experiment_of(settings, suggest(best, settings.search.space, KINDS), f"trial {best.number}")
+    if experiment.preprocessing != settings.preprocessing:  # it was varied
+        dataset = open_dataset(experiment.data, experiment.preprocessing, experiment.cache_path)
     values = as_text(best.params)
     parent.log_metrics({"search/best_value": study.best_value})
-    parent.tag(best_trial=str(best.number), best_run=best.user_attrs[RUN_ATTRIBUTE], best_values=values)
+    parent.tag(best_trial=str(best.number), best_run=best_run, best_values=values)
     heading(f"The best of {len(finished)} finished trials is {best.number}")
     console.print(_best_trials(finished))
-    chosen_from = f"{best.number} of the study {settings.search.study}, {len(finished)} finished: {values}"
-    result = registration.conclude("search", settings, dataset, segmenter, model_uri, parent, {"trial": chosen_from})
+    model_uri = registry.model_of(best_run)
+    segmenter = registry.load(model_uri, settings.prediction.device)
+    trial = f"{best.number} of the study {settings.search.study}, the best of {len(finished)} finished: {values}"
+    model = TrainedModel(experiment, dataset, segmenter, model_uri, {"trial": trial, "training run": best_run})
+    result = registration.conclude("search", settings, model, parent, again(settings, parent))
     return result | {"best_trial": best.number, "best_values": best.params, "validation_dice": study.best_value}
+
+
+def again(settings: SearchSettings, run: Run) -> str:
+    """How to join a study, and how to do it again, in Markdown."""
+    varied = ", ".join(code(dimension.name) for dimension in settings.search.space)
+    return (
+        f"The study {code(settings.search.study)}: {settings.search.trials} trials over {varied}. To join it, give the "
+        "command with which it was begun on another machine, with the same tracking server and the same study database "
+        f"(environment variable `{DATABASE_VARIABLE}`). To do it again, as a study of another name:\n\n"
+        + reproduction(run, "search", settings.data, **{"search.study": "NEW_NAME"})
+    )
 
 
 def _best_trials(finished: Sequence[FrozenTrial]) -> Table:

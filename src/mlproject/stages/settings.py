@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from mlproject.data.case import DataSettings, LayoutName
 from mlproject.data.patch_settings import PatchSettings
@@ -135,6 +135,11 @@ class PostprocessSettings(Experiment):
         run: id of the training run (or of the `main` run around it).
     """
 
+    TAKES: ClassVar = (
+        "run", "work_dir", "data.root", "data.split_file", "prediction.device", "crf_search.", "crf.", "tracking.",
+    )  # fmt: skip
+    FIXED_BY: ClassVar = "the training run"
+
     run: str = ""
 
     def __post_init__(self) -> None:
@@ -151,6 +156,12 @@ class EvaluateSettings(Experiment):
         compare: a second model, given in the same way: both are then compared on the cases that neither has seen.
         cases: unseen leaves out the cases that the model was trained or tuned on; all keeps them.
     """
+
+    TAKES: ClassVar = (
+        "model", "compare", "cases", "work_dir", "data.layout", "data.root", "data.lesion_labels", "data.label_name",
+        "data.demo_cases", "prediction.device", "tracking.experiment", "tracking.system_metrics",
+    )  # fmt: skip
+    FIXED_BY: ClassVar = "the model"
 
     model: str = ""
     compare: str = ""

@@ -23,7 +23,7 @@ from mlproject.stages.commands import stage_command
 from mlproject.stages.console import console, facts, heading
 from mlproject.stages.plan import opened, show_plan, show_run
 from mlproject.stages.progress import training_display
-from mlproject.stages.settings import Experiment
+from mlproject.stages.settings import Experiment, PostprocessSettings
 from mlproject.tracking import registry, runs
 from mlproject.tracking.experiment_page import CASE_IMAGE
 from mlproject.tracking.runs import Run
@@ -72,7 +72,7 @@ def run(settings: Experiment) -> dict[str, Any]:
         help_to_train(settings)
         return {}
     connect()
-    show_plan("train: fit a network", settings)
+    show_plan("train", "fit a network", settings)
     dataset = prepare(settings)
     run_id = runs.given_run_id(settings.training.resume)
     run_id = training_run_of(run_id) if settings.training.resume else run_id
@@ -83,9 +83,9 @@ def run(settings: Experiment) -> dict[str, Any]:
         mlflow_run.rename(run_name("train", settings))
         show_run(mlflow_run)
         with saying_how_to_resume("train", mlflow_run, settings):
-            segmenter = train(settings, dataset, mlflow_run, reproduction(mlflow_run, "train"))
+            segmenter = train(settings, dataset, mlflow_run, reproduction(mlflow_run, "train", settings.data))
     uri = f"runs:/{mlflow_run.id}/model"
-    tune = stage_command("postprocess", run=mlflow_run.id, work_dir=settings.work_dir)
+    tune = stage_command("postprocess", PostprocessSettings, settings, run=mlflow_run.id)
     console.print()
     facts({"model": uri, "next": "tune its threshold and CRF:"})
     console.print(tune)

@@ -25,6 +25,7 @@ class Answer:
         lesion_ml: volume of the mask.
         lesion_count: its 26-connected components.
         model_version: name/number of a registered model, or the id under which MLflow logged it.
+        model_id: that id, which no other model has: numbers begin again at 1 on another tracking server.
     """
 
     mask: Path
@@ -32,6 +33,7 @@ class Answer:
     lesion_ml: float
     lesion_count: int
     model_version: str
+    model_id: str
 
 
 class Model(Protocol):
@@ -39,6 +41,7 @@ class Model(Protocol):
 
     channels: tuple[str, ...]
     version: str
+    model_id: str
 
     def start(self) -> None:
         """Load the model, unless that is done; `segment` does it, too. Raises ModelError where it does not run."""

@@ -14,7 +14,7 @@ from mlproject.errors import DataError, ModelError
 from mlproject.tracking import model_process
 from mlproject.tracking.answers import Answer, Params, about, request_files
 from mlproject.tracking.registry import read_description
-from mlproject.tracking.served_model import version_of
+from mlproject.tracking.served_model import id_of, version_of
 
 
 class LocalModel:
@@ -23,12 +23,13 @@ class LocalModel:
     Attributes:
         channels: what it takes, the reference first.
         version: what it calls itself in its answers.
+        model_id: the id under which MLflow logged it.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.channels: tuple[str, ...] = tuple(read_description(folder)["channels"])
-        self.version = version_of(folder)
+        self.version, self.model_id = version_of(folder), id_of(folder)
         self._process: subprocess.Popen[str] | None = None
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the model
 
@@ -59,6 +60,7 @@ class LocalModel:
             lesion_ml=float(answer["lesion_volume_ml"]),
             lesion_count=int(answer["lesion_count"]),
             model_version=str(answer["model_version"]),
+            model_id=self.model_id,
         )
 
     def start(self) -> None:

@@ -14,6 +14,13 @@ def escape(text: object) -> str:
     return re.sub(r"([\\`*_{}\[\]()+!-]|(?<!&)#)", r"\\\1", with_entities)
 
 
+def escape_lightly(text: object) -> str:
+    """The same for the middle of a line that is also shown as plain text: only what is markup there."""
+    line = " ".join(str(text).split())
+    with_entities = re.sub(r"[<>&|~]", lambda found: f"&#{ord(found[0])};", line)
+    return re.sub(r"([\\`*\[\]]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", with_entities)
+
+
 def code(text: object) -> str:
     """A text within a line, as code; a backtick cannot end it."""
     line = " ".join(str(text).split())

@@ -10,7 +10,7 @@ import pandas as pd
 
 from mlproject.evaluation.metrics import METRICS
 from mlproject.prediction.segmenter import ModelDescription
-from mlproject.tracking.markdown import block, code, escape, table
+from mlproject.tracking.markdown import block, code, escape, escape_lightly, table
 
 CARD = "model_card.md"
 DESCRIPTION_LENGTH = 5000
@@ -28,7 +28,8 @@ class CardFacts:
     Attributes:
         model: registered name and version, as name/3.
         description: the model.
-        run_id: of the MLflow run that made it.
+        run_id: of the MLflow run that registered it.
+        origin: what the model comes from: training run, trial.
         data: name of the data set.
         digest: of its voxels and split.
         cases: number of cases of each part: train, validation, test.
@@ -43,6 +44,7 @@ class CardFacts:
     model: str
     description: ModelDescription
     run_id: str
+    origin: Mapping[str, str]
     data: str
     digest: str
     cases: Mapping[str, int]
@@ -78,7 +80,7 @@ def _headline(facts: CardFacts) -> str:
     """One line that says it all: the list of versions shows no more, and shows it as plain text."""
     summary = next(iter(facts.overall.values()))
     words = ", ".join(f"{METRIC_TITLES[name]} {interval(summary, name)}" for name in SHOWN[:3])
-    return f"Test: {words}; {int(summary['cases']['dice'])} cases of {escape(facts.data)}. Research only."
+    return f"Test: {words}; {int(summary['cases']['dice'])} cases of {escape_lightly(facts.data)}. Research only."
 
 
 def _results(facts: CardFacts) -> str:
@@ -106,10 +108,13 @@ def interval(summary: pd.DataFrame, metric: str) -> str:
 
 def _limits(facts: CardFacts) -> str:
     few = [f"{n} {part} cases" for part, n in facts.cases.items() if n < FEW_CASES and part != "train"]
+    part_of_test_cases = (
+        "test cases, too, had a part in training or tuning" if facts.notes else "the test cases had no part in it"
+    )
     limits = [
         f"Tested on cases of {escape(facts.data)} alone: other scanners, protocols, hospitals and kinds of stroke are "
         "untested. Other channels, or images of another unit or weighting, are no input for it.",
-        "Threshold, smallest lesion and CRF were chosen on the validation cases; the test cases had no part in it.",
+        f"Threshold, smallest lesion and CRF were chosen on the validation cases; {part_of_test_cases}.",
     ]
     if few:
         limits.append(f"Small numbers ({', '.join(few)}): the intervals are wide, and what was tuned may not hold.")
@@ -118,7 +123,7 @@ def _limits(facts: CardFacts) -> str:
 
 def _how_to_call(facts: CardFacts) -> str:
     name, _, version = facts.model.partition("/")
-    model = f"models:/{name}/{version}"
+    model = shlex.quote(f"models:/{name}/{version}")
     images = [word for c in facts.description.channels for word in (f"--images.{c}", f"{c}.nii.gz")]
     commands = (
         f"python src/run.py predict --model {model} {shlex.join(images)} --output mask.nii.gz\n"
@@ -132,7 +137,7 @@ def _how_to_call(facts: CardFacts) -> str:
 
 def _making(facts: CardFacts) -> str:
     chosen = facts.description.postprocessing
-    crf = "none (it did not help on the validation cases)"
+    crf = "none (no significant gain over the best threshold on the validation cases)"
     if chosen.crf is not None:
         crf = ", ".join(f"{name} {value:.4g}" for name, value in vars(chosen.crf).items() if not isinstance(value, str))
     cases = ", ".join(f"{n} {part}" for part, n in facts.cases.items())
@@ -140,6 +145,7 @@ def _making(facts: CardFacts) -> str:
         ("data", f"{escape(facts.data)}, digest {code(facts.digest)}"),
         ("cases", cases if facts.notes else f"{cases}; no patient is in two parts"),
         ("training", escape(facts.training)),
+        *((name, escape(value)) for name, value in facts.origin.items()),
         ("threshold", f"{chosen.threshold:.3g}"),
         ("smallest lesion", f"{chosen.min_lesion_ml:.3g} ml"),
         ("CRF", escape(crf)),
@@ -164,18 +170,19 @@ def shortened(card: str) -> str:
 
 def about(name: str) -> str:
     """The description of a registered model: what a version is, what champion means, how to call it."""
+    champion = shlex.quote(f"models:/{name}@champion")
     return (
         "Segments stroke lesions in 3D MRI: preprocessing, network, threshold and, where it helps, a dense CRF in one "
         "model. Research only: not a medical device.\n\n"
         "**A version** is the model of one run of `main`, or the best trial of one `search`, measured on test cases "
-        "that it has not seen; its description is its model card.\n\n"
+        "that it has not seen, unless its description, the model card, says otherwise.\n\n"
         "**The alias champion** is the version to use. It moves to a new version only where that one is better on "
         "labelled cases that neither has seen, with the 95 % interval of the paired Dice difference above zero; the "
         "first version becomes champion at once.\n\n"
         "**Call it** on files or over HTTP:\n\n"
         + block(
-            f"python src/run.py predict --model models:/{name}@champion --images.dwi a.nii.gz --images.adc b.nii.gz "
-            f"--output mask.nii.gz\nmlflow models serve -m models:/{name}@champion --env-manager local -p 5001"
+            f"python src/run.py predict --model {champion} --images.dwi a.nii.gz --images.adc b.nii.gz "
+            f"--output mask.nii.gz\nmlflow models serve -m {champion} --env-manager local -p 5001"
         )
         + "\n\nThe channels of a version, in their order, stand in its model card and its signature. Each is sent as "
         "base64 of a `.nii.gz` file; `serving_input_example.json` among the model's artifacts is a request that works."

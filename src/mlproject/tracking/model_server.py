@@ -25,7 +25,7 @@ OUT_OF_ORDER = (502, 503)
 
 
 class ServerGoneError(DataError):
-    """The server could not be reached for this case."""
+    """The server could not be reached for this case, or was silent for the time allowed."""
 
 
 class ModelServer:
@@ -36,11 +36,17 @@ class ModelServer:
     Attributes:
         channels: what the model takes, the reference first.
         version: what it calls itself in its answers.
+        model_id: the id under which MLflow logged it.
     """
 
     def __init__(self, url: str, timeout_s: float) -> None:
         """Reach the server. Raises SettingsError for a bad URL, ModelError where no model of this software answers."""
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+        except ValueError as error:
+            raise SettingsError(
+                f"model={url!r} is no server's address ({error}): give one as http://HOST:PORT"
+            ) from error
         if "@" in parts.netloc:
             raise SettingsError(
                 f"the URL of {parts.hostname} holds a user or password, which would be logged: put them into "
@@ -50,7 +56,7 @@ class ModelServer:
             raise SettingsError(f"model={url!r} is no server's address: give one as http://HOST:PORT")
         self.address = url.rstrip("/").removesuffix(ROUTE)
         self.timeout_s = timeout_s
-        self.channels, self.version = self._introduction()
+        self.channels, self.version, self.model_id = self._introduction()
 
     def __enter__(self) -> Self:
         return self
@@ -78,12 +84,13 @@ class ModelServer:
                 lesion_ml=float(found["lesion_volume_ml"]),
                 lesion_count=int(found["lesion_count"]),
                 model_version=str(found["model_version"]),
+                model_id=str(found["model_id"]),
             )
-        except (ValueError, KeyError, TypeError, binascii.Error) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, binascii.Error) as error:
             raise DataError(f"the server's answer is none of this software's models ({error!r})") from error
 
-    def _introduction(self) -> tuple[tuple[str, ...], str]:
-        """Channels and version, which a model names where a request holds no image."""
+    def _introduction(self) -> tuple[tuple[str, ...], str, str]:
+        """Channels, version and id, which a model names where a request holds no image."""
         try:
             health = self._send("GET", "/ping")
             answer = self._send("POST", ROUTE, {"dataframe_records": []})
@@ -95,14 +102,14 @@ class ModelServer:
                     f"the server {self.address} refuses (status {reply.status_code}): put the user and password for "
                     f"{urlsplit(self.address).hostname} into ~/.netrc, or a token into {TOKEN_VARIABLE}"
                 )
-        named = re.search(r"columns (\[.*?\]).* to the model (.+)$", _complaint(answer))
+        named = re.search(r"columns (\[.*?\]).* to the model (.+) \((\S+)\)$", _complaint(answer))
         if answer.status_code != 400 or named is None:
             raise ModelError(
                 f"no model of this software answers at {self.address}{ROUTE} (status {answer.status_code}: "
                 f"{_complaint(answer)[:200]!r}). Is the address right? A model that was logged by an earlier version "
                 "of the software does not say what it is: give its models:/ or runs:/ URI instead of the URL"
             )
-        return tuple(json.loads(named[1])), named[2]
+        return tuple(json.loads(named[1])), named[2], named[3]
 
     def _send(self, method: str, route: str, body: dict[str, Any] | None = None) -> requests.Response:
         """One request, tried again while the server cannot be reached; it may be answered twice, which does no harm."""
@@ -117,16 +124,21 @@ class ModelServer:
                     return answer
                 problem = f"status {answer.status_code}"
             except requests.ReadTimeout as error:
-                raise DataError(
-                    f"the server {self.address} did not answer within timeout_s={self.timeout_s:g}"
-                ) from error
+                raise self._silent() from error
             except requests.ConnectionError as error:
+                if "Read timed out" in str(error):  # in the midst of its answer
+                    raise self._silent() from error
                 problem = _cause(error)
+            except (requests.exceptions.ChunkedEncodingError, requests.exceptions.ContentDecodingError) as error:
+                raise DataError(f"the answer of the server {self.address} broke off: {_cause(error)}") from error
             except requests.RequestException as error:
                 raise ModelError(f"the server {self.address} cannot be asked: {_cause(error)}") from error
             if wait is not None:
                 time.sleep(wait)
         raise ServerGoneError(f"the server {self.address} cannot be reached ({problem})")
+
+    def _silent(self) -> ServerGoneError:
+        return ServerGoneError(f"the server {self.address} did not answer within timeout_s={self.timeout_s:g}")
 
 
 def _with_token(request: requests.PreparedRequest, token: str) -> requests.PreparedRequest:

@@ -3,17 +3,17 @@
 import json
 import tempfile
 import warnings
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import yaml
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS, MLFLOW_RUN_NOTE
 
 import mlproject
-from mlproject.errors import ModelError
+from mlproject.errors import ModelError, UserError
 from mlproject.prediction.segmenter import DESCRIPTION, Segmenter
 from mlproject.tracking import served_model
 from mlproject.tracking.input_example import input_example
@@ -60,8 +60,11 @@ def log_model(segmenter: Segmenter) -> str:
 def register(model_uri: str, name: str) -> int:
     """Make a logged model (models:/ID) a new version of a registered one, and return the version's number."""
     client = mlflow.MlflowClient()
-    with suppress(MlflowException):  # it exists, perhaps since a moment ago
+    try:
         client.create_registered_model(name, description=about(name))
+    except MlflowException as error:
+        if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):  # perhaps since a moment ago
+            raise
     model = client.get_logged_model(model_uri.removeprefix("models:/"))
     version = client.create_model_version(name, model_uri, model_id=model.model_id)
     # What mlflow.register_model does: it links the model's page with the version's.
@@ -77,6 +80,30 @@ def model_of(run_id: str) -> str:
     if not (outputs and outputs.model_outputs):
         raise ModelError(f"run {run_id} has logged no model: give a run that is finished")
     return f"models:/{outputs.model_outputs[-1].model_id}"
+
+
+def exact_uri(uri: str) -> str:
+    """models:/NAME/VERSION in place of models:/NAME@ALIAS, which may mean another version tomorrow; else the same.
+
+    Raises ModelError for an unknown alias.
+    """
+    name, alias_of, alias = uri.removeprefix("models:/").rpartition("@")
+    if not (uri.startswith("models:/") and alias_of):
+        return uri
+    try:
+        version = mlflow.MlflowClient().get_model_version_by_alias(name, alias).version
+    except MlflowException as error:
+        raise _no_model(uri, error) from error
+    return f"models:/{name}/{version}"
+
+
+def _no_model(uri: str, error: Exception) -> ModelError:
+    """What to say where a URI leads to no model."""
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return ModelError(
+        f"no model at {uri!r}: {reason}. Give models:/NAME@ALIAS, models:/NAME/VERSION, "
+        "runs:/RUN_ID/model or a folder, and MLFLOW_TRACKING_URI where the server is another one"
+    )
 
 
 def logged_uri(folder: Path) -> str:
@@ -101,17 +128,16 @@ def give_card(name: str, version: int, model_uri: str, card: str) -> None:
 
 
 def fetch(uri: str, folder: Path) -> Path:
-    """The folder of a logged model, downloaded below `folder`. Raises ModelError for an unknown URI.
+    """The folder of a logged model, downloaded below `folder`. Raises ModelError where it cannot be had.
 
     `uri`: models:/NAME@ALIAS, models:/NAME/VERSION, models:/ID, runs:/RUN/model, or a local folder.
     """
     try:
         found = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder)))
-    except (MlflowException, OSError) as error:
-        raise ModelError(
-            f"no model at {uri!r}: {str(error).splitlines()[0]}. Give models:/NAME@ALIAS, models:/NAME/VERSION, "
-            "runs:/RUN_ID/model or a folder, and MLFLOW_TRACKING_URI where the server is another one"
-        ) from error
+    except UserError:  # a signal's
+        raise
+    except Exception as error:  # the libraries that reach the buckets share no class of errors
+        raise _no_model(uri, error) from error
     if not (found / "artifacts" / BUNDLE).is_dir():
         raise ModelError(f"{uri!r} is not a model of this software: it has no artifacts/{BUNDLE}")
     return found

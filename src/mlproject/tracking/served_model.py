@@ -52,6 +52,7 @@ def signature(channels: tuple[str, ...]) -> ModelSignature:
                 ColSpec("double", "lesion_volume_ml"),
                 ColSpec("long", "lesion_count"),
                 ColSpec("string", "model_version"),
+                ColSpec("string", "model_id"),
                 ColSpec("string", "probability", required=False),
             ]
         ),
@@ -89,13 +90,13 @@ class StrokeLesionModel(PythonModel):
         """Load the network once, onto the device of the environment variable or else of the model's setting."""
         folder = Path(context.artifacts[BUNDLE])
         self.segmenter = Segmenter.load(folder, os.environ.get(DEVICE_VARIABLE))
-        self.version = version_of(folder.parents[1])
+        self.version, self.model_id = version_of(folder.parents[1]), id_of(folder.parents[1])
         self.one_at_a_time = threading.Lock()  # MLflow answers requests in threads; memory shall stay bounded
 
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: Mapping[str, Any] | None = None
     ) -> pd.DataFrame:
-        """Segment each row; `params`: threshold in (0, 1) (null: the tuned one), crf, return_probability."""
+        """Segment each row; `params`: threshold in (0, 1), crf, return_probability; null is as if not given."""
         try:
             return self._predict(model_input, params or {})
         except MlflowException:
@@ -111,14 +112,14 @@ class StrokeLesionModel(PythonModel):
             if not 0 < threshold < 1:
                 raise BadRequestError(f"threshold must lie between 0 and 1, both excluded, got {threshold}")
             postprocessing = replace(postprocessing, threshold=threshold)
-        if not params.get("crf", True):
+        if params.get("crf") is False:
             postprocessing = replace(postprocessing, crf=None)
         with_probability = bool(params.get("return_probability"))
         if table.empty:  # MLflow drops unknown columns, and a row of nothing else with them
             channels = json.dumps(self.segmenter.description.channels)
             raise BadRequestError(
                 f"no image in the request: send one row a case with the columns {channels}, each base64 of a "
-                f".nii.gz or .nii file, to the model {self.version}"
+                f".nii.gz or .nii file, to the model {self.version} ({self.model_id})"
             )
         if len(table) > MAX_ROWS:
             raise BadRequestError(f"{len(table)} cases in one request: send {MAX_ROWS} at the most")
@@ -139,6 +140,7 @@ class StrokeLesionModel(PythonModel):
                         "lesion_volume_ml": found.lesion_ml,
                         "lesion_count": found.lesion_count,
                         "model_version": self.version,
+                        "model_id": self.model_id,
                         **({"probability": _encoded(found.probability, reference)} if with_probability else {}),
                     }
                 )
@@ -183,6 +185,11 @@ def version_of(folder: Path) -> str:
     if registered.exists():
         names = yaml.safe_load(registered.read_text())
         return f"{names['model_name']}/{names['model_version']}"
+    return id_of(folder)
+
+
+def id_of(folder: Path) -> str:
+    """The id under which MLflow logged a model."""
     return str(yaml.safe_load((folder / "MLmodel").read_text()).get("model_id"))
 
 

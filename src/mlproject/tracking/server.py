@@ -1,6 +1,7 @@
 """The tracking server: whether it answers, and how to speak of it."""
 
 import os
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,22 +9,29 @@ from urllib.parse import urlsplit
 
 import mlflow
 import requests
+import sqlalchemy
 from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import NullPool
 
 from mlproject.errors import TrackingError
 
 SECONDS_TO_ANSWER = 8
+PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}  # of the databases that MLflow itself can log to
 RETRIES_VARIABLE = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 
 
 def connect() -> None:
     """Make sure that the tracking server answers, before any work is done for it.
 
-    MLflow itself would try for about four minutes. Raises TrackingError after SECONDS_TO_ANSWER.
+    MLflow itself would try for minutes. Raises TrackingError after SECONDS_TO_ANSWER.
     """
     uri = mlflow.get_tracking_uri()
-    if urlsplit(uri).scheme in ("http", "https"):
+    scheme = urlsplit(uri).scheme
+    if scheme in ("http", "https"):
         _wait_for_server(uri)
+    elif scheme.partition("+")[0] in PORTS:
+        _try_database(uri)
     usual = os.environ.get(RETRIES_VARIABLE)
     os.environ[RETRIES_VARIABLE] = "1"
     try:
@@ -46,7 +54,7 @@ def tracking_errors() -> Iterator[None]:
         if not raised_by & {"mlflow", "requests", "urllib3", "botocore", "boto3"}:
             raise
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise TrackingError(f"the tracking server {public_uri()} failed: {first_line}") from error
+        raise TrackingError(f"the tracking server {public_uri()} or a bucket failed: {first_line}") from error
 
 
 def _wait_for_server(uri: str) -> None:
@@ -64,6 +72,21 @@ def _wait_for_server(uri: str) -> None:
                     "MLFLOW_TRACKING_URI to one that runs"
                 ) from error
             time.sleep(1)
+
+
+def _try_database(uri: str) -> None:
+    """Raise TrackingError where the database of a tracking URI lets nobody in."""
+    address = urlsplit(uri)
+    try:
+        if address.hostname:  # else a socket file
+            port = address.port or PORTS[address.scheme.partition("+")[0]]
+            socket.create_connection((address.hostname, port), SECONDS_TO_ANSWER).close()
+        sqlalchemy.create_engine(uri, poolclass=NullPool).connect().close()
+    except (OSError, ValueError, ImportError, SQLAlchemyError) as error:
+        raise TrackingError(
+            f"the tracking database {_public(uri)} lets nobody in ({str(error).splitlines()[0]}): start it, or set "
+            "MLFLOW_TRACKING_URI to one that runs"
+        ) from error
 
 
 def public_uri() -> str:

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from mlproject.errors import SettingsError
+
 
 @dataclass(frozen=True)
 class TrackingSettings:
@@ -16,3 +18,14 @@ class TrackingSettings:
     experiment: str = "stroke-lesion"
     registered_model: str = "stroke-lesion"
     system_metrics: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.experiment.strip():
+            raise SettingsError("tracking.experiment is empty: give the MLflow experiment a name")
+        name = self.registered_model
+        # MLflow itself takes those with ?, @ and line breaks, and cannot find them again by models:/NAME.
+        if not name.strip() or name in (".", "..") or any(c in "/:?@" or not c.isprintable() for c in name):
+            raise SettingsError(
+                f"tracking.registered_model={name!r}: MLflow needs a name without / : ? @ and line breaks, as "
+                "stroke-lesion"
+            )

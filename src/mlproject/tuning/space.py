@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import optuna
+from optuna.trial import BaseTrial
 
 from mlproject.errors import SettingsError
 
@@ -65,7 +65,7 @@ class Dimension:
         whole = _number(kinds[self.name]) is int
         return [int(end) if whole else end for end in (self.low, self.high) if end is not None]
 
-    def suggest(self, trial: optuna.Trial, whole: bool) -> Any:
+    def suggest(self, trial: BaseTrial, whole: bool) -> Any:
         """The trial's value; `whole`: a whole number."""
         if self.choices is not None:
             return json.loads(trial.suggest_categorical(self.name, [json.dumps(value) for value in self.choices]))
@@ -116,8 +116,8 @@ def check_space(space: Sequence[Dimension], kinds: Mapping[str, Any], fixed: Seq
             raise SettingsError(f"search space: complement={dimension.complement} is not a real number")
 
 
-def suggest(trial: optuna.Trial, space: Sequence[Dimension], kinds: Mapping[str, Any]) -> Values:
-    """The settings of one trial: dotted name → value."""
+def suggest(trial: BaseTrial, space: Sequence[Dimension], kinds: Mapping[str, Any]) -> Values:
+    """The settings of one trial, a finished one too: dotted name → value."""
     values = [(dimension, dimension.suggest(trial, _number(kinds[dimension.name]) is int)) for dimension in space]
     return {name: setting for dimension, value in values for name, setting in dimension.settings(value)}
 

@@ -24,7 +24,7 @@ def find(settings: DataSettings, labelled: bool) -> list[Case]:
     return bids.find(replace(settings, root=str(root), label_name=settings.label_name or LABEL_NAME), labelled)
 
 
-def channels(root: Path) -> dict[str, int]:
+def channels(root: Path, label_name: str | None = None) -> dict[str, int]:
     """As `bids.channels`, where the tree has a mask of ATLAS."""
     names = [file.name for files in bids.files_by_session(root).values() for file in files]
-    return bids.channels(root) if any(LABEL_NAME in name for name in names) else {}
+    return bids.channels(root, label_name or LABEL_NAME) if any(LABEL_NAME in name for name in names) else {}

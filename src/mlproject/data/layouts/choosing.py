@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from mlproject.data.case import DataSettings
+from mlproject.data.case import DataSettings, Fault
 
 SHOWN = 12  # files that a fault names
 KEEP_ONE = "keep one of"
@@ -30,8 +30,20 @@ def visible_folders(parent: Path, pattern: str = "*") -> list[Path]:
     return sorted(path for path in parent.glob(pattern) if path.is_dir() and not path.name.startswith("."))
 
 
+def distinct_names(places: Iterable[Path]) -> dict[Path, str]:
+    """The name of each place; of those called alike after the name of its folder: TRAINING_case_1, TESTING_case_1."""
+    places = dict.fromkeys(places)
+    counts = Counter(place.name for place in places)
+    return {place: place.name if counts[place.name] == 1 else f"{place.parent.name}_{place.name}" for place in places}
+
+
 def choose(
-    case: str, found: dict[str, list[Path]], candidates: Sequence[Path], settings: DataSettings, advice: str = KEEP_ONE
+    case: str,
+    found: dict[str, list[Path]],
+    candidates: Sequence[Path],
+    settings: DataSettings,
+    advice: str = KEEP_ONE,
+    if_missing: str = "",
 ) -> tuple[dict[str, Path], list[str]]:
     """Take the one file of each channel.
 
@@ -41,6 +53,7 @@ def choose(
         candidates: what the case has, for the faults.
         settings: `missing` says whether a channel other than the first may have no file.
         advice: what to do where several files match.
+        if_missing: what to do where a channel is missing.
 
     Returns:
         The file of each channel that has one, and a fault for each that has several, or none and needs one.
@@ -48,18 +61,24 @@ def choose(
     faults: list[str] = []
     for number, (channel, files) in enumerate(found.items()):
         if files or number == 0 or settings.missing == "refuse":
-            faults += one_file_faults(case, channel, files, candidates, advice)
+            faults += one_file_faults(case, channel, files, candidates, advice, if_missing)
     return {channel: files[0] for channel, files in found.items() if files}, faults
 
 
 def one_file_faults(
-    case: str, what: str, matches: Sequence[Path], candidates: Sequence[Path], advice: str = KEEP_ONE
+    case: str,
+    what: str,
+    matches: Sequence[Path],
+    candidates: Sequence[Path],
+    advice: str = KEEP_ONE,
+    if_missing: str = "",
 ) -> list[str]:
     """Say what is wrong unless exactly one file matches."""
     if len(matches) > 1:
-        return [f"{case}: {len(matches)} files match {what}, {advice}: {_listed(list(map(str, matches)))}"]
+        return [Fault(case, f"{len(matches)} files match {what}, {advice}: {_listed(list(map(str, matches)))}")]
     if not matches:
-        return [f"{case}: {what} is missing; found {_listed([file.name for file in candidates]) or 'no file'}"]
+        found = _listed([file.name for file in candidates])
+        return [Fault(case, f"{what} is missing; found {found or 'no file'}{if_missing}")]
     return []
 
 

@@ -9,18 +9,13 @@ T1_regto_FLAIR is T1, and T1POST is not T1. A file with the word label, mask, se
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from mlproject.data.case import Case, DataSettings, NoCasesError, refuse_faults
-from mlproject.data.layouts.choosing import (
-    choose,
-    count_names,
-    one_file_faults,
-    stem_of,
-    visible_folders,
-    visible_images,
-)
+from mlproject.data.case import Case, DataSettings, Fault, NoCasesError, refuse_faults
+from mlproject.data.dicom import ADVICE, is_dicom
+from mlproject.data.layouts.choosing import choose, count_names, stem_of, visible_folders, visible_images
+from mlproject.data.layouts.labels import label_faults, names_lesion, pick_labels
 
 logger = logging.getLogger(__name__)
 
@@ -55,35 +50,43 @@ def find(settings: DataSettings, labelled: bool) -> list[Case]:
     Raises:
         DataError: no case; or all channels and labels that are missing or could be several files.
     """
-    root = settings.root_path
+    root, label_name = settings.root_path, settings.label_name
+    files_of_cases = _files_of_cases(root, settings.channels, label_name)
+    kinds = {
+        case: {file: read_name(_without(case, file), settings.channels, label_name)[0] for file in files}
+        for case, files in files_of_cases.items()
+    }
+    masks = {
+        case: {file: _label_kind(case, file) for file, kind in kinds_of_case.items() if kind == LABEL}
+        for case, kinds_of_case in kinds.items()
+    }
+    labels_of = pick_labels(masks) if label_name is None else {case: list(found) for case, found in masks.items()}
     cases: list[Case] = []
-    faults: list[str] = []
-    for case, files in sorted(_files_of_cases(root, settings.channels, settings.label_name).items()):
-        kinds = {file: read_name(_without(case, file), settings.channels, settings.label_name)[0] for file in files}
-        found = {
-            channel: [file for file in files if kinds[file] == channel.casefold()] for channel in settings.channels
-        }
+    faults = _folders_without_images(root, files_of_cases)
+    for case, files in sorted(files_of_cases.items()):
+        found = {c: [file for file in files if kinds[case][file] == c.casefold()] for c in settings.channels}
         images, wrong = choose(case, found, files, settings, "rename or move away all but one of")
-        labels = [file for file in files if kinds[file] == LABEL]
-        if labelled or labels:
-            wrong += one_file_faults(case, "the label", labels, files, "name one with data.label_name, as consensus")
+        labels = labels_of[case]
+        if labelled:
+            wrong += label_faults(case, labels, list(masks[case]), files, label_name)
         faults += wrong
         if not wrong:
-            cases.append(Case(case, images, labels[0] if labels else None, patient=case))
+            label, label_kind = (labels[0], masks[case][labels[0]]) if len(labels) == 1 else (None, "")
+            cases.append(Case(case, images, label, patient=case, label_kind=label_kind))
     refuse_faults(root, faults, EXPECTED, cases)
     if not cases:
         raise NoCasesError(f"{root}: no case found. {EXPECTED}")
     return cases
 
 
-def channels(root: Path) -> dict[str, int]:
+def channels(root: Path, label_name: str | None = None) -> dict[str, int]:
     """The usual channel names in the files' names, else all that stands after the case's; in how many cases each."""
     names_of_cases: list[list[str]] = []
     any_known = False
-    for case, files in _files_of_cases(root, (), None).items():
-        names = {rest: read_name(rest, (), None)[0] for rest in (_without(case, file) for file in files)}
+    for case, files in _files_of_cases(root, (), label_name).items():
+        names = {rest: read_name(rest, (), label_name)[0] for rest in (_without(case, file) for file in files)}
         any_known |= any(names.values())
-        unknown = [rest for rest, kind in names.items() if kind is None and rest and not _names_brain(rest)]
+        unknown = [rest for rest, kind in names.items() if kind is None and rest and not _is_of_a_mask(rest)]
         names_of_cases.append([*(kind for kind in names.values() if kind not in (None, LABEL)), *unknown])
     return count_names(names_of_cases) if any_known else {}
 
@@ -126,10 +129,21 @@ def _names_brain(stem: str) -> bool:
     return any(_find(word, stem) is not None for word in NOT_LESION)
 
 
+def _is_of_a_mask(stem: str) -> bool:
+    """Whether a file that is neither channel nor label by its name shows a brain's outline or lesions all the same."""
+    return _names_brain(stem) or names_lesion(stem)
+
+
+def _label_kind(case: str, file: Path) -> str:
+    """What a label is called beside the case: words with a digit are taken for the name of a patient or a channel."""
+    words = re.split(SEPARATOR, _without(case, file).casefold())
+    return "_".join(word for word in words if not any(map(str.isdigit, word)))
+
+
 def _files_of_cases(root: Path, channels: Sequence[str], label_name: str | None) -> dict[str, list[Path]]:
     """The image files of each case: of each folder in `root` that has any, else those in `root` that begin alike."""
     loose = visible_images(root.glob("*"))
-    in_folders = {folder.name: visible_images(folder.glob("*")) for folder in visible_folders(root)}
+    in_folders = {folder.name: visible_images(folder.glob("*")) for folder in _case_folders(root)}
     in_folders = {name: files for name, files in in_folders.items() if files}
     if in_folders:
         if loose:
@@ -141,6 +155,26 @@ def _files_of_cases(root: Path, channels: Sequence[str], label_name: str | None)
         case = stem[: read_name(stem, channels, label_name)[1]].rstrip("_-. ")
         cases.setdefault(case or root.name, []).append(file)
     return cases
+
+
+def _case_folders(root: Path) -> list[Path]:
+    """The folders that may be cases: `predict` writes below derivatives/, where it writes into `root` at all."""
+    return [folder for folder in visible_folders(root) if folder.name != "derivatives"]
+
+
+def _folders_without_images(root: Path, cases: Collection[str]) -> list[str]:
+    """A fault for each folder beside the cases that holds no image itself, but holds images or DICOM deeper."""
+    faults: list[str] = []
+    for folder in _case_folders(root) if cases else []:
+        if folder.name in cases:
+            continue
+        if deeper := next((file for file in folder.rglob("*") if visible_images([file])), None):
+            where = deeper.relative_to(root)
+            what = f"no image in this folder, but deeper: {where}; move it up, or the folder away"
+            faults.append(Fault(folder.name, what))
+        elif is_dicom(folder):
+            faults.append(Fault(folder.name, f"is DICOM: {ADVICE}"))
+    return faults
 
 
 def _without(case: str, file: Path) -> str:

@@ -13,6 +13,7 @@ from mlproject.data.case import Case, DataSettings, NoCasesError, refuse_faults
 from mlproject.data.layouts.choosing import (
     choose,
     count_names,
+    distinct_names,
     one_file_faults,
     stem_of,
     visible_folders,
@@ -23,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 NAME = re.compile(r"(?:VSD|SMIR)\.Brain\w*\.\w+\.\w+\.(?:MR_|CT_)?(\w+)\.(\d+)", re.IGNORECASE)
 LABEL, SERIES = "ot", "4dpwi"
+TEST = re.compile("(?<![a-z])test(ing)?(?![a-z])", re.IGNORECASE)  # ISLES2017_Testing and test_1, not latest
 EXPECTED = (
     "data.layout=isles2017 expects [training/]training_*/VSD.Brain.XX.O.MR_ADC.ID/VSD.Brain.XX.O.MR_ADC.ID.nii and so "
     "on (VSD or SMIR), and VSD.Brain.XX.O.OT.ID for the label"
@@ -32,9 +34,11 @@ EXPECTED = (
 def find(settings: DataSettings, labelled: bool) -> list[Case]:
     """Find the cases: one a folder, each a patient of its own; `root` holds the cases, or folders of cases.
 
-    Where labels are wanted, test cases (test in the name of the case's folder or of the one above) without a
-    label are passed over. `Case.submission` is SMIR.CASE.ID with the ID of the case's MTT: the challenge took
-    files named SMIR.TEXT.ID.nii, where TEXT is free and the MTT's ID says which case it is.
+    Where two folders are called alike (TRAINING/case_1, TESTING/case_1), their cases are TRAINING_case_1 and
+    TESTING_case_1. Where labels are wanted, test cases without a label are passed over: those with the word test or
+    testing in the name of their folder, or of the one above if that is not `root`. `Case.submission` is SMIR.CASE.ID
+    with the ID of the case's MTT: the challenge took files named SMIR.TEXT.ID.nii, where TEXT is free and the MTT's
+    ID says which case it is.
 
     Raises:
         DataError: no case; or all channels and labels that are missing or found twice.
@@ -43,21 +47,25 @@ def find(settings: DataSettings, labelled: bool) -> list[Case]:
     cases: list[Case] = []
     faults: list[str] = []
     passed_over = []
-    for folder, files in _files_of_cases(root).items():
+    files_of_cases = _files_of_cases(root)
+    names = distinct_names(files_of_cases)
+    for folder, files in files_of_cases.items():
+        name = names[folder]
         found = {channel: _matching(files, channel) for channel in settings.channels}
         labels = _matching(files, LABEL)
-        if labelled and not labels and "test" in f"{folder.parent.name}/{folder.name}".lower():
-            passed_over.append(folder.name)
+        above = folder.parent.name if folder.parent != root else ""
+        if labelled and not labels and (TEST.search(folder.name) or TEST.search(above)):
+            passed_over.append(name)
             continue
-        images, wrong = choose(folder.name, found, files, settings)
-        if labelled or labels:
-            wrong += one_file_faults(folder.name, "label (OT)", labels, files)
+        images, wrong = choose(name, found, files, settings)
+        if labelled:
+            wrong += one_file_faults(name, "label (OT)", labels, files)
         faults += wrong
         mtt = [identifier for file in _matching(files, "mtt") if (identifier := _parse(file)[1])]
         submission = f"SMIR.{folder.name}.{mtt[0]}" if len(mtt) == 1 else ""
         if not wrong:
-            label = labels[0] if labels else None
-            cases.append(Case(folder.name, images, label, patient=folder.name, submission=submission))
+            label = labels[0] if len(labels) == 1 else None
+            cases.append(Case(name, images, label, patient=name, submission=submission))
     refuse_faults(root, faults, EXPECTED, cases)
     if not cases:
         unlabelled = f" ({len(passed_over)} test cases have no label)" if passed_over else ""
@@ -67,7 +75,7 @@ def find(settings: DataSettings, labelled: bool) -> list[Case]:
     return cases
 
 
-def channels(root: Path) -> dict[str, int]:
+def channels(root: Path, label_name: str | None = None) -> dict[str, int]:
     """The modalities of the cases, without MR_ and the raw series, in how many cases each."""
     return count_names(
         [_parse(f)[0] for f in files if not _matching([f], LABEL)] for files in _files_of_cases(root).values()

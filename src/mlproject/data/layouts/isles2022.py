@@ -9,7 +9,14 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from mlproject.data.case import Case, DataSettings, NoCasesError, refuse_faults
-from mlproject.data.layouts.choosing import choose, count_names, one_file_faults, stem_of, visible_images
+from mlproject.data.layouts.choosing import (
+    choose,
+    count_names,
+    one_file_faults,
+    stem_of,
+    visible_folders,
+    visible_images,
+)
 
 Session = tuple[str, str]  # names of the subject's and the session's folder
 
@@ -37,16 +44,16 @@ def find(settings: DataSettings, labelled: bool) -> list[Case]:
         found = {channel: _matching(candidates, channel) for channel in settings.channels}
         labels = _matching(masks.get(session, []), "msk")
         files, wrong = choose(name, found, candidates, settings)
-        if labelled or labels:
+        if labelled:
             wrong += one_file_faults(name, "label", labels, masks.get(session, []))
         faults += wrong
         if not wrong:
-            cases.append(Case(name, files, labels[0] if labels else None, patient=session[0]))
+            cases.append(Case(name, files, labels[0] if len(labels) == 1 else None, patient=session[0]))
     refuse_faults(root, faults, _expected(settings.channels), cases)
     return cases
 
 
-def channels(root: Path) -> dict[str, int]:
+def channels(root: Path, label_name: str | None = None) -> dict[str, int]:
     """The suffixes of the images, in how many sessions each."""
     sessions = _images_by_session(root).values()
     return count_names([stem_of(file).rpartition("_")[2] for file in files if "_" in file.name] for files in sessions)
@@ -60,16 +67,12 @@ def _files_by_session(trees: Iterable[Path]) -> dict[Session, list[Path]]:
     """List the image files of every session, those in its folders dwi/ and anat/ too."""
     found: dict[Session, list[Path]] = {}
     for tree in trees:
-        for subject in _folders(tree, "sub-*"):
+        for subject in visible_folders(tree, "sub-*"):
             # A subject without a session is a case whose channels are missing, not one to pass over.
-            for session in _folders(subject, "ses-*") or [subject / "ses-*"]:
+            for session in visible_folders(subject, "ses-*") or [subject / "ses-*"]:
                 files = visible_images([*session.glob("*"), *session.glob("*/*")])
                 found.setdefault((subject.name, session.name), []).extend(files)
     return found
-
-
-def _folders(parent: Path, pattern: str) -> list[Path]:
-    return [path for path in parent.glob(pattern) if path.is_dir()]
 
 
 def _matching(files: Iterable[Path], suffix: str) -> list[Path]:

@@ -4,11 +4,12 @@ dataset.json with modality, training (image and label of each case) and test; im
 all channels where there are several; labelsTr/NAME.nii.gz. Each case is a patient of its own.
 """
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from mlproject.data.case import Case, DataSettings, NoCasesError, refuse_faults
-from mlproject.data.layouts.choosing import stem_of
+from mlproject.data.case import Case, DataSettings, Fault, NoCasesError, refuse_faults
+from mlproject.data.layouts.choosing import distinct_names, stem_of
 from mlproject.data.layouts.nnunet import channel_numbers, read_json
 from mlproject.errors import DataError
 
@@ -19,6 +20,7 @@ def find(settings: DataSettings, labelled: bool) -> list[Case]:
     """Find the cases that dataset.json lists: those to train, and if not `labelled` those to test.
 
     `settings.channels` picks among the names in modality. Every case has all channels: they are one file.
+    Where two folders have a file of the same name, their cases are imagesTr_NAME and imagesTs_NAME.
 
     Raises:
         DataError: dataset.json is missing or incomplete, a channel is unknown, no case; or all files missing.
@@ -30,14 +32,18 @@ def find(settings: DataSettings, labelled: bool) -> list[Case]:
     entries = description["training"] + ([] if labelled else description["test"])
     if not any((root / entry["image"]).is_file() for entry in entries):
         raise NoCasesError(f"{root}: no case found. {EXPECTED}")
+    listed = Counter(root / entry["image"] for entry in (*description["training"], *description["test"]))
+    names = distinct_names(image.with_name(stem_of(image)) for image in listed)
     cases: list[Case] = []
     faults: list[str] = []
     for entry in entries:
         image, label = root / entry["image"], root / entry["label"] if "label" in entry else None
-        name = stem_of(image)
-        wrong = [f"{name}: no file {file}" for file in (image, label) if file is not None and not file.is_file()]
+        name = names[image.with_name(stem_of(image))]
+        wrong = [Fault(name, f"no file {file}") for file in (image, label) if file is not None and not file.is_file()]
         if labelled and label is None:
-            wrong.append(f"{name}: label is missing in dataset.json")
+            wrong.append(Fault(name, "label is missing in dataset.json"))
+        if listed[image] > 1:
+            wrong.append(Fault(name, f"dataset.json lists {image} {listed[image]} times; keep one"))
         faults += wrong
         if not wrong:
             images = dict.fromkeys(settings.channels, image)
@@ -46,7 +52,7 @@ def find(settings: DataSettings, labelled: bool) -> list[Case]:
     return cases
 
 
-def channels(root: Path) -> dict[str, int]:
+def channels(root: Path, label_name: str | None = None) -> dict[str, int]:
     """The names in modality, each in as many cases as have their file."""
     description = _read_description(root)
     count = sum((root / entry["image"]).is_file() for entry in description["training"] + description["test"])
@@ -67,9 +73,7 @@ def _read_description(root: Path) -> dict[str, Any]:
         )
     test = [{"image": entry} if isinstance(entry, str) else entry for entry in test]
     for entry in [*training, *test]:
-        files = list(entry.values()) if isinstance(entry, dict) else [None]
-        if "image" not in entry or not all(
-            isinstance(file, str) and file.endswith((".nii", ".nii.gz")) for file in files
-        ):
+        files = [entry.get("image"), entry.get("label", entry.get("image"))] if isinstance(entry, dict) else [None]
+        if not all(isinstance(file, str) and file.endswith((".nii", ".nii.gz")) for file in files):
             raise DataError(f"{path}: each case needs an image, as ./imagesTr/a.nii.gz; found {entry}")
     return {"modality": modality, "training": training, "test": test}

@@ -10,17 +10,20 @@ import re
 from pathlib import Path
 from typing import Any
 
-from mlproject.data.case import Case, DataSettings, NoCasesError, refuse_faults
-from mlproject.data.layouts.choosing import choose
+from mlproject.data.case import Case, DataSettings, Fault, NoCasesError, refuse_faults
+from mlproject.data.layouts.choosing import choose, distinct_names
 from mlproject.errors import DataError
 
+TRAINING = "imagesTr"
+FOLDERS = (TRAINING, "imagesTs")
 EXPECTED = "data.layout=nnunet expects imagesTr/NAME_0000{ending} (a file a channel) and labelsTr/NAME{ending}"
 
 
 def find(settings: DataSettings, labelled: bool) -> list[Case]:
     """Find the cases of imagesTr and labelsTr, and if not `labelled` of imagesTs.
 
-    `settings.channels` picks among the data set's channel names.
+    `settings.channels` picks among the data set's channel names. Where imagesTr and imagesTs have a case of the same
+    name, the two are imagesTr_NAME and imagesTs_NAME; labelsTr is about the first.
 
     Raises:
         DataError: dataset.json is missing or incomplete, a channel is unknown, no case; or all files missing.
@@ -30,32 +33,33 @@ def find(settings: DataSettings, labelled: bool) -> list[Case]:
     numbers = channel_numbers(root, names_of_channels, settings.channels)
     expected = EXPECTED.format(ending=ending)
 
-    names = dict.fromkeys(_names(root / "imagesTr", ending), "imagesTr")
-    if not labelled:
-        names |= dict.fromkeys(_names(root / "imagesTs", ending), "imagesTs")
-    if not names:
+    scans = [root / folder / name for folder in FOLDERS for name in sorted(_names(root / folder, ending))]
+    labels = sorted(_matches(root / "labelsTr", rf"(.+){re.escape(ending)}"))
+    names = distinct_names([*scans, *(root / TRAINING / name for name in labels)])
+    wanted = {place: name for place, name in names.items() if place.parent.name == TRAINING or not labelled}
+    if not any(scan in wanted for scan in scans):
         raise NoCasesError(f"{root}: no case found. {expected}")
-    labels = dict.fromkeys(_matches(root / "labelsTr", rf"(.+){re.escape(ending)}"), "imagesTr")
     cases: list[Case] = []
     faults: list[str] = []
-    for name, folder in sorted((labels | names).items()):
-        files = {channel: root / folder / f"{name}_{number:04d}{ending}" for channel, number in numbers.items()}
+    for place, name in wanted.items():
+        files = {channel: place.with_name(f"{place.name}_{n:04d}{ending}") for channel, n in numbers.items()}
         found = {channel: [file] if file.is_file() else [] for channel, file in files.items()}
-        images, wrong = choose(name, found, sorted((root / folder).glob(f"{name}_[0-9]*{ending}")), settings)
-        label = root / "labelsTr" / f"{name}{ending}"
-        if labelled and not label.is_file():
-            wrong.append(f"{name}: label is missing: {label}")
+        images, wrong = choose(name, found, sorted(place.parent.glob(f"{place.name}_[0-9]*{ending}")), settings)
+        label = root / "labelsTr" / f"{place.name}{ending}"
+        has_label = place.parent.name == TRAINING and label.is_file()
+        if labelled and not has_label:
+            wrong.append(Fault(name, f"label is missing: {label}"))
         faults += wrong
         if not wrong:
-            cases.append(Case(name, images, label if label.is_file() else None, patient=name))
+            cases.append(Case(name, images, label if has_label else None, patient=name))
     refuse_faults(root, faults, expected, cases)
     return cases
 
 
-def channels(root: Path) -> dict[str, int]:
+def channels(root: Path, label_name: str | None = None) -> dict[str, int]:
     """The channel names of dataset.json, in how many cases of imagesTr and imagesTs each has a file."""
     names_of_channels, ending = _read_description(root / "dataset.json")
-    cases = [root / folder / name for folder in ("imagesTr", "imagesTs") for name in _names(root / folder, ending)]
+    cases = [root / folder / name for folder in FOLDERS for name in _names(root / folder, ending)]
     counts = {
         str(name): sum(case.with_name(f"{case.name}_{int(key):04d}{ending}").is_file() for case in cases)
         for key, name in names_of_channels.items()

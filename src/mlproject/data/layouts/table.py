@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-from mlproject.data.case import TABLE_COLUMNS, Case, DataSettings, SplitName, refuse_faults
-from mlproject.data.layouts.choosing import count_names
+from mlproject.data.case import TABLE_COLUMNS, Case, DataSettings, Fault, SplitName, refuse_faults
+from mlproject.data.layouts.choosing import EXTENSIONS, count_names
 from mlproject.errors import DataError
 
 
@@ -29,10 +29,10 @@ def find(settings: DataSettings, labelled: bool) -> list[Case]:
         where = f"line {line}, case {row['case']!r}"
         named = [column for column in (*columns, "label") if row.get(column)]
         files = {column: table.parent / Path(row[column]).expanduser() for column in named}
-        wrong = [f"{where}: {fault}" for fault in _row_faults(row, files, needed, labelled)]
+        wrong = [Fault(row["case"], fault, where) for fault in _row_faults(row, files, needed, labelled)]
         for key in [row["case"], *map(str, files.values())]:
             if key in first_use:
-                wrong.append(f"{where}: {key} stands already in {first_use[key]}")
+                wrong.append(Fault(row["case"], f"{key} stands already in {first_use[key]}", where))
             first_use.setdefault(key, where)
         faults += wrong
         if not wrong:
@@ -43,10 +43,19 @@ def find(settings: DataSettings, labelled: bool) -> list[Case]:
     return cases
 
 
-def channels(root: Path) -> dict[str, int]:
-    """The columns that are images, in how many rows each is filled."""
+def channels(root: Path, label_name: str | None = None) -> dict[str, int]:
+    """The columns that are images, in how many rows each is filled: those with a cell that names an image file."""
     rows = [row for _, row in read_rows(root, ["case"])]
-    return count_names([name for name, cell in row.items() if cell and name not in TABLE_COLUMNS] for row in rows)
+    names = {name for row in rows for name, cell in row.items() if name not in TABLE_COLUMNS and _is_image(root, cell)}
+    return count_names([name for name, cell in row.items() if cell and name in names] for row in rows)
+
+
+def _is_image(table: Path, cell: str) -> bool:
+    """Whether a cell names an existing file or ends as an image does; age, sex and remarks do not."""
+    try:
+        return cell.lower().endswith(EXTENSIONS) or (bool(cell) and (table.parent / Path(cell).expanduser()).is_file())
+    except (OSError, RuntimeError):  # text too long for a file's name, or ~NAME of no user
+        return False
 
 
 def read_rows(path: Path, needed: Sequence[str]) -> list[tuple[int, dict[str, str]]]:

@@ -31,16 +31,19 @@ for (const table of document.querySelectorAll("table.sortable")) {
 // The viewer.
 const settings = JSON.parse(byId("viewer-settings").textContent);
 const dialog = byId("viewer");
+let making = null; // the promise of the viewer, from the first case on
 let niivue = null; // the viewer, once it is made
 let overlay = null; // the volume of the masks, and its bits as they came
 let bits = null;
 let current = 0;
+let asked = 0; // how often a case was asked for: only the last one may be drawn
 
 function bytesOf(base64) {
   return Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
 }
 
 async function makeViewer() {
+  if (!document.createElement("canvas").getContext("webgl2")) throw new Error("this browser has no WebGL2");
   const packed = new Blob([bytesOf(byId("niivue").textContent)]);
   const script = document.createElement("script");
   script.textContent = await new Response(packed.stream().pipeThrough(new DecompressionStream("gzip"))).text();
@@ -61,6 +64,7 @@ async function makeViewer() {
   });
   await viewer.attachToCanvas(byId("viewer-canvas"));
   viewer.onLocationChange = () => showSlice(viewer);
+  viewer.setSliceType(Number(byId("viewer-planes").value));
   // While the dialog is closed, the canvas has no size; opened again, it gets one, and is drawn, a moment later.
   const [draw, canvas] = [viewer.drawScene.bind(viewer), byId("viewer-canvas")];
   viewer.drawScene = () => (canvas.clientWidth && canvas.width ? draw() : undefined);
@@ -98,8 +102,9 @@ function middleOfLesion(image) {
 
 function labels() {
   const table = { R: [0], G: [0], B: [0], A: [0], I: [0], labels: [""] };
+  const regions = settings.legends.at(-1); // a region's colour is the same in all of them
   for (let value = 1; value < 8; value++) {
-    const region = settings.regions.find((entry) => entry.bits === value);
+    const region = regions.find((entry) => entry.bits === value);
     const colour = region ? region.colour : "#000000";
     table.R.push(parseInt(colour.slice(1, 3), 16));
     table.G.push(parseInt(colour.slice(3, 5), 16));
@@ -120,25 +125,35 @@ const boxes = settings.masks.map((name, n) => {
   return box;
 });
 
-function showMasks() {
-  const shown = boxes.reduce((sum, box) => sum + (box.checked ? Number(box.value) : 0), 0);
+function showLegend(regions) {
   byId("viewer-legend").replaceChildren(
-    ...settings.regions
-      .filter(({ bits: region }) => (region & shown) === region)
-      .map(({ name, colour }) => {
-        const entry = document.createElement("li");
-        const patch = document.createElement("span");
-        patch.style.background = colour;
-        entry.append(patch, name);
-        return entry;
-      }),
+    ...regions.map(({ name, colour }) => {
+      const entry = document.createElement("li");
+      const patch = document.createElement("span");
+      patch.style.background = colour;
+      entry.append(patch, name);
+      return entry;
+    }),
   );
+}
+
+function showMasks() {
   if (!overlay) return;
+  const shown = boxes.reduce((sum, box) => sum + (box.checked ? Number(box.value) : 0), 0);
+  showLegend(settings.legends[shown]);
   for (let at = 0; at < bits.length; at++) overlay.img[at] = bits[at] & shown;
   niivue.updateGLVolume();
 }
 
+// Either the viewer and its tools, or the still picture.
+function showViewer(runs) {
+  byId("viewer-stage").hidden = byId("viewer-tools").hidden = !runs;
+  byId("viewer-static").hidden = runs;
+}
+
 async function show(number) {
+  const turn = ++asked;
+  delete dialog.dataset.shows; // hides the case before, which is not that of the new title
   current = (number + settings.cases.length) % settings.cases.length;
   const entry = settings.cases[current];
   const data = JSON.parse(byId(`case-${current}`).textContent);
@@ -148,11 +163,13 @@ async function show(number) {
   byId("viewer-picture").alt = `${entry.name}: the three slices with most lesion, outlines of ${settings.masks.join(", ")}`;
   if (!dialog.open) dialog.showModal();
   try {
-    if (!document.createElement("canvas").getContext("webgl2")) throw new Error("this browser has no WebGL2");
-    niivue ??= await makeViewer();
+    making ??= makeViewer();
+    niivue = await making;
     const { NVImage } = window.niivue;
     const grey = await NVImage.loadFromBase64({ base64: data.grey, name: "image.nii.gz", colormap: "gray", cal_min: 0, cal_max: 255 });
     const masks = await NVImage.loadFromBase64({ base64: data.masks, name: "masks.nii.gz", opacity: Number(byId("viewer-opacity").value) });
+    if (turn !== asked) return;
+    showViewer(true);
     for (const old of [...niivue.volumes].reverse()) niivue.removeVolume(old);
     overlay = masks;
     bits = masks.img.slice();
@@ -164,12 +181,12 @@ async function show(number) {
     showSlice(niivue);
     dialog.dataset.shows = entry.name;
   } catch (error) {
+    if (turn !== asked) return;
     overlay = null;
-    showMasks();
-    byId("viewer-stage").hidden = byId("viewer-tools").hidden = true;
-    byId("viewer-static").hidden = false;
+    showViewer(false);
+    showLegend(settings.masks.flatMap((_, n) => settings.legends[1 << n])); // the picture's outlines
     byId("viewer-problem").textContent =
-      `The interactive viewer does not run here (${error.message}); these are the slices with most lesion.`;
+      `The interactive viewer cannot show this case (${error.message}); these are the slices with most lesion.`;
   }
 }
 
@@ -178,16 +195,19 @@ for (const button of document.querySelectorAll("button[data-case]"))
 byId("viewer-close").addEventListener("click", () => dialog.close());
 byId("viewer-previous").addEventListener("click", () => show(current - 1));
 byId("viewer-next").addEventListener("click", () => show(current + 1));
-byId("viewer-planes").addEventListener("change", (event) => niivue.setSliceType(Number(event.target.value)));
-byId("viewer-opacity").addEventListener("input", (event) => niivue.setOpacity(1, Number(event.target.value)));
+byId("viewer-planes").addEventListener("change", (event) => niivue?.setSliceType(Number(event.target.value)));
+byId("viewer-opacity").addEventListener("input", (event) => overlay && niivue.setOpacity(1, Number(event.target.value)));
 byId("viewer-slice").addEventListener("input", (event) => {
+  if (!overlay) return;
   const voxel = niivue.frac2vox(niivue.scene.crosshairPos);
   niivue.scene.crosshairPos = niivue.vox2frac([voxel[0], voxel[1], Number(event.target.value)]);
   niivue.drawScene();
   showSlice(niivue);
 });
 let before = boxes.map(() => true);
-dialog.addEventListener("keydown", (event) => {
+// Of the document: what had the focus in the dialog may be hidden by now, and then the dialog hears no key.
+document.addEventListener("keydown", (event) => {
+  if (!dialog.open) return;
   if (event.key === "PageUp" || event.key === "PageDown") {
     event.preventDefault();
     show(current + (event.key === "PageUp" ? -1 : 1));

@@ -161,6 +161,19 @@ def test_no_layout(tmp_path: Path) -> None:
         find(DataSettings(root=str(tmp_path)), layout_given=False, channels_given=False)
 
 
+def test_where_no_layout_fits_what_could_be_given_is_named(tmp_path: Path) -> None:
+    for case in ("siteA/P1_2020", "siteA/P2_2021", "siteB/P3_2022"):
+        write(tmp_path / case / "FLAIR_n4.nii.gz", brain())
+        write(tmp_path / case / "consensus_gt.nii.gz", lesions())
+    (tmp_path / "scan.dcm").write_bytes(b"\0" * 128 + b"DICM")  # beside images it is not what matters
+    (tmp_path / "cases.csv").write_text("case,flair,label")
+    with pytest.raises(DataError) as caught:
+        find(DataSettings(root=str(tmp_path)), layout_given=False, channels_given=False)
+    assert f"data.root={tmp_path / 'siteA'} (folders)" in str(caught.value)
+    assert f"data.root={tmp_path / 'cases.csv'}" in str(caught.value)
+    assert find(DataSettings(root=str(tmp_path / "siteA")), layout_given=False, channels_given=False).layouts
+
+
 def test_processes_give_what_one_gives_and_duplicates_are_noticed(case: Case) -> None:
     copy = replace(
         case, name="b", images={"t1": case.images["dwi"], "t2": write(case.images["dwi"].parent / "t2.nii", brain(7))}

@@ -22,6 +22,7 @@ from mlproject.data.cases import channels_in, existing_root, find_cases, fitting
 from mlproject.data.description import CaseFacts, describe_case, read_grid
 from mlproject.data.dicom import ADVICE, is_dicom
 from mlproject.data.geometry import GRID_TOLERANCE_MM, largest_shift_mm
+from mlproject.data.layouts.choosing import visible_images
 from mlproject.errors import DataError
 
 MOST_PROCESSES = 8  # each holds one case: up to 1 GB for a brain of 1 mm with four channels
@@ -61,7 +62,7 @@ def find(data: DataSettings, layout_given: bool, channels_given: bool) -> Found:
     layouts = fitting_layouts(root, data.label_name)
     if not layout_given:
         if not layouts:
-            raise DataError(f"{root}: {_no_layout(root)}")
+            raise DataError(f"{root}: {_no_layout(root, data.label_name)}")
         data = replace(data, layout=layouts[0])
     data = replace(data, missing="zero")
     channels = channels_in(data.layout, root, data.label_name)
@@ -74,12 +75,23 @@ def find(data: DataSettings, layout_given: bool, channels_given: bool) -> Found:
     return Found(data, channels, tuple(layouts), (*cases, *unlabelled), tuple(faults))
 
 
-def _no_layout(root: Path) -> str:
-    if is_dicom(root):
+def _no_layout(root: Path, label_name: str | None) -> str:
+    """What there is instead, and what of it could be given: a folder further down, or a table."""
+    images = visible_images(root.rglob("*"))
+    if not images and is_dicom(root):
         return f"holds DICOM: {ADVICE}"
-    files = [str(file.relative_to(root)) for file in islice(root.rglob("[!.]*"), FILES_NAMED) if file.is_file()]
-    found = f"found {', '.join(files)} ..." if files else "the folder holds no file"
-    return f"no layout fits this data set; {found}. docs/data.md shows what each layout expects; a table fits all"
+    files = images or [file for file in islice(root.rglob("[!.]*"), FILES_NAMED) if file.is_file()]
+    named = ", ".join(str(file.relative_to(root)) for file in files[:FILES_NAMED])
+    found = f"found {named} ..." if files else "the folder holds no file"
+    between = [folder for folder in reversed(images[0].parents) if root in folder.parents] if images else []
+    fits = next((f"{below} ({names[0]})" for below in between if (names := fitting_layouts(below, label_name))), "")
+    tables = ", ".join(str(file) for file in sorted(root.glob("*.csv")))
+    return (
+        f"no layout fits this data set; {found}."
+        f"{f' One fits further down: data.root={fits}.' if fits else ''}"
+        f"{f' If this is a table of the cases: data.root={tables}.' if tables else ''}"
+        " docs/data.md shows what each layout expects; a table fits all"
+    )
 
 
 def _usual_channels(channels: dict[str, int], data: DataSettings) -> tuple[str, ...]:

@@ -100,11 +100,13 @@ def _s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, 
 
 
 @pytest.fixture
-def buckets(_s3_server: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder whose folders are the buckets of a real S3 server, which the environment points to."""
+def buckets(_s3_server: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder whose folders are the buckets of a real S3 server, which the environment points to; empty at first."""
     import s3
 
     address, folder = _s3_server
     for name, value in s3.environment(address).items():
         monkeypatch.setenv(name, value)
-    return folder
+    yield folder
+    for bucket in folder.iterdir():
+        shutil.rmtree(bucket)

@@ -11,6 +11,7 @@ import mlflow
 import pytest
 
 from mlproject import cli
+from mlproject.stages.console import console
 
 DAY = 86_400
 
@@ -168,8 +169,8 @@ def test_what_cannot_be_removed_is_said(
 def test_the_table_names_runs_and_reasons(
     begun: Callable[..., Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "150")
-    monkeypatch.setenv("TERM", "xterm")  # on a dumb one, 80 columns are all there is
+    monkeypatch.setattr(console, "_width", 150)
+    monkeypatch.setattr(console, "_height", 50)
     folder = begun("KILLED")
     assert cli.main(["clean", "--work_dir", "work"]) == 0
     printed = " ".join(capsys.readouterr().out.split())

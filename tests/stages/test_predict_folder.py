@@ -18,6 +18,7 @@ from scipy import ndimage
 
 from mlproject import interrupts
 from mlproject.data.case import Case
+from mlproject.data.storage import LocalFolder
 from mlproject.data.writing import write_like
 from mlproject.errors import CasesFailedError, DataError, Interrupted, ModelError, SettingsError
 from mlproject.stages import predict_folder
@@ -284,6 +285,27 @@ def test_forced_but_gone_keeps_the_masks_there_are(settings: PredictSettings, tm
     with pytest.raises(CasesFailedError) as caught:
         run(replace(settings, force=True), gone, tmp_path)
     assert caught.value.result["kept"] == 3 and files(settings) == before
+
+
+@pytest.mark.parametrize(("full_at", "status"), [("mask", "kept"), ("probability", "failed")])
+def test_a_full_disk_leaves_an_old_result_or_none(
+    full_at: str, status: str, settings: PredictSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = replace(settings, probability=True)
+    run(settings, Thresholder(), tmp_path)
+    before, write = files(settings), LocalFolder.write
+
+    def until_full(folder: LocalFolder, name: str, content: bytes) -> None:
+        if name.endswith(".gz") and (full_at == "mask" or "probability" in name):
+            raise DataError(f"{name}: No space left on device")
+        write(folder, name, content)
+
+    monkeypatch.setattr(LocalFolder, "write", until_full)
+    with pytest.raises(CasesFailedError, match="No space left"):
+        run(replace(settings, force=True, threshold=0.1), Thresholder("m/2"), tmp_path)
+    assert {row["status"] for row in table(settings).values()} == {status}
+    assert {row["model_version"] for row in table(settings).values()} == {"m/1" if status == "kept" else "m/2"}
+    assert files(settings) == (before if status == "kept" else {})
 
 
 @pytest.mark.parametrize("force", [False, True])

@@ -16,7 +16,8 @@ from mlproject.data.storage import S3Folder, folder_of, is_s3, split
 from mlproject.errors import CasesFailedError, DataError, SettingsError
 from mlproject.stages.console import console, facts
 from mlproject.stages.prediction_files import checked, params_of, refuse_input_as_output
-from mlproject.stages.prediction_table import FILE, Job, PredictionTable, digest_of
+from mlproject.stages.prediction_rows import Job, digest_of
+from mlproject.stages.prediction_table import FILE, PredictionTable
 from mlproject.stages.progress import display
 from mlproject.stages.settings import PredictSettings
 from mlproject.tracking.answers import Answer, Model
@@ -80,7 +81,7 @@ def segment(settings: PredictSettings, model: Model, scratch: Path) -> dict[str,
             for name, fault in outcome.failed.items():
                 table.failed(name, fault)
             _segment_all(todo, settings, model, table, outcome, Path(scratch))
-            outcome.kept = table.kept()
+            outcome.kept = sum(row["status"] == "kept" for row in table.rows.values())
         except BaseException as error:
             if not interrupts.is_stop(error):
                 raise

@@ -1,57 +1,18 @@
 """predictions.csv: which cases of a folder are segmented, by what, with which result; and so, which are left to do."""
 
 import csv
-import hashlib
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from mlproject.data.case import Case
-from mlproject.data.image_files import read_image_file
 from mlproject.data.storage import Folder
-from mlproject.data.writing import EXTENSIONS
 from mlproject.errors import DataError, SettingsError
+from mlproject.stages.prediction_rows import COLUMNS, Job, Row, differences, files_of, parsed
 from mlproject.tracking.answers import Answer
 
 FILE = "predictions.csv"
-COLUMNS = (
-    "case", "status", "mask", "probability", "lesion_volume_ml", "lesion_count",
-    "model_version", "model_id", "threshold", "crf", "seconds", "images", "error",
-)  # fmt: skip
-DECISIVE = ("mask", "probability", "model_id", "threshold", "crf", "images")
-"""Columns in which a finished case must agree with what is wanted now, or it is another result."""
 WITH_RESULT = ("done", "kept")
 SHOWN = 3
-
-Row = dict[str, str]
-
-
-@dataclass(frozen=True)
-class Job:
-    """One case to segment.
-
-    Attributes:
-        case: the scan.
-        names: file name of its `mask` (and of its `probability`).
-        model_version, model_id, threshold, crf: by what, as text.
-    """
-
-    case: Case
-    names: dict[str, str]
-    model_version: str
-    model_id: str
-    threshold: str
-    crf: str
-
-    def row(self, status: Literal["pending", "failed", "done"]) -> Row:
-        """Its row in the table, without a result."""
-        return dict.fromkeys(COLUMNS, "") | {
-            "case": self.case.name, "status": status, **(self.names if status != "failed" else {}),
-            "model_version": self.model_version, "model_id": self.model_id,
-            "threshold": self.threshold, "crf": self.crf,
-        }  # fmt: skip
 
 
 class PredictionTable:
@@ -71,7 +32,7 @@ class PredictionTable:
         self.there = folder.names()
         self.rows: dict[str, Row] = {}
         if FILE in self.there:
-            self.rows = _parsed(folder.read(FILE), folder.locate(FILE))
+            self.rows = parsed(folder.read(FILE), folder.locate(FILE))
 
     def left_to_do(self, jobs: Sequence[Job], force: bool) -> list[Job]:
         """The jobs that are not done as they are wanted now.
@@ -83,12 +44,12 @@ class PredictionTable:
         for job in jobs:
             row = self.rows.get(job.case.name)
             if row is not None and row["status"] in WITH_RESULT:
-                differences = _differences(row, job)
-                if differences == [] and self.there.issuperset(job.names.values()):
+                found = differences(row, job)
+                if found == [] and self.there.issuperset(job.names.values()):
                     row |= {"status": "done", "error": ""}
                     continue
-                if differences:
-                    others.append(f"{job.case.name}: {', '.join(differences)}")
+                if found:
+                    others.append(f"{job.case.name}: {', '.join(found)}")
             foreign += self._foreign(job)
             left.append(job)
         if others and not force:
@@ -123,12 +84,19 @@ class PredictionTable:
             images: what `digest_of` said of the case before it was segmented.
             seconds: that it took.
         """
-        name = job.case.name
-        if self.rows[name]["status"] in WITH_RESULT:  # killed from here on, it must not be taken for that result
-            self._enter(job.row("pending"))
-        for what, file in files.items():
-            self.folder.write(job.names[what], file.read_bytes())
-            self.there.add(job.names[what])
+        before, written = self.rows[job.case.name], set[str]()
+        try:
+            if before["status"] in WITH_RESULT:  # killed from here on, it must not be taken for that result
+                self._enter(job.row("pending"))
+            for what, file in files.items():
+                self.folder.write(job.names[what], file.read_bytes())
+                written.add(job.names[what])
+        except DataError:
+            if not written:
+                self.rows[job.case.name] = before
+            raise
+        finally:
+            self.there |= written
         self._enter(
             job.row("done")
             | {
@@ -142,23 +110,19 @@ class PredictionTable:
     def failed(self, name: str, error: str, job: Job | None = None) -> None:
         """Enter that a case failed. A result that it has stays; half a result is removed."""
         row = self.rows.get(name)
-        if row is not None and row["status"] in WITH_RESULT:
+        if row is not None and row["status"] in WITH_RESULT and files_of(row) <= self.there:
             self._enter(row | {"status": "kept", "error": error})
             return
-        for file in _files_of(row) & self.there if row else ():
+        for file in files_of(row) & self.there if row else ():
             self.folder.remove(file)
             self.there.remove(file)
         blank = job.row("failed") if job else dict.fromkeys(COLUMNS, "") | {"case": name, "status": "failed"}
         self._enter(blank | {"error": error})
 
-    def kept(self) -> int:
-        """How many cases failed that have the result of an earlier command."""
-        return sum(row["status"] == "kept" for row in self.rows.values())
-
     def _foreign(self, job: Job) -> list[str]:
         """The files that have a job's names and are not the table's own."""
         row = self.rows.get(job.case.name)
-        own = _files_of(row) if row else set()
+        own = files_of(row) if row else set()
         return [name for name in job.names.values() if name in self.there and name not in own]
 
     def _enter(self, row: Row) -> None:
@@ -171,67 +135,6 @@ class PredictionTable:
         writer.writeheader()
         writer.writerows(row for _, row in sorted(self.rows.items()))
         self.folder.write(FILE, text.getvalue().encode())
-
-
-def digest_of(case: Case) -> str:
-    """What a case's images are known by: SHA-256 (its first 16 hex digits) of the files, in their order.
-
-    Raises:
-        DataError: a file cannot be read.
-    """
-    digest = hashlib.sha256()
-    for channel, file in case.images.items():
-        component = case.components.get(channel)
-        try:
-            digest.update(f"{channel} {'' if component is None else component} {file.stat().st_size} ".encode())
-            if not file.name.lower().endswith(EXTENSIONS):  # .hdr, .mhd, .nhdr: the voxels are in a second file
-                digest.update(read_image_file(file, component).digest().encode())
-                continue
-            with file.open("rb") as stream:
-                while block := stream.read(1 << 20):
-                    digest.update(block)
-        except OSError as error:
-            raise DataError(f"{channel} {file.name}: {error.strerror}") from error
-        except DataError as error:
-            raise DataError(f"{channel} {file.name}: {error}") from error
-    return digest.hexdigest()[:16]
-
-
-def _files_of(row: Row) -> set[str]:
-    return {row["mask"], row["probability"]} - {""}
-
-
-def _differences(row: Row, job: Job) -> list[str] | None:
-    """In what a result is another than the wanted one; None where only the images cannot be read, which fails later."""
-    wanted = job.row("done")
-    readable = True
-    try:
-        wanted["images"] = digest_of(job.case)
-    except DataError:
-        wanted["images"], readable = row["images"], False
-    differing = [column for column in DECISIVE if row[column] != wanted[column]]
-    return [_difference(column, row, wanted) for column in differing] if differing or readable else None
-
-
-def _difference(column: str, row: Row, wanted: Row) -> str:
-    if column == "images":
-        return "its images were others"
-    if column == "model_id":
-        models = [f"{of['model_version']} ({of['model_id']})" for of in (row, wanted)]
-        return f"the model was {models[0]}, now {models[1]}"
-    return f"{column} {row[column] or 'none'} (now {wanted[column] or 'none'})"
-
-
-def _parsed(content: bytes, where: str) -> dict[str, Row]:
-    try:
-        rows = list(csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{where} is no CSV file in UTF-8 ({error}): rename it, or give another output") from error
-    if any(set(row) != set(COLUMNS) or None in row.values() for row in rows):
-        raise DataError(
-            f"{where} is no table of this version's predict, or was changed: rename it, or give another output folder"
-        )
-    return {row["case"]: row for row in rows}
 
 
 def _some(texts: Sequence[str]) -> str:

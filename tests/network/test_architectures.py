@@ -129,6 +129,24 @@ def test_the_papers_vnet_has_the_parameters_counted_by_hand() -> None:
     assert all((slope == 0.1).all() for slope in slopes)
 
 
+def test_the_papers_vnet_sees_as_far_as_counted_by_hand() -> None:
+    """From a voxel of the output back to the image; a convolution of width 3 adds 1 on each side.
+
+    Going back, the numbers are the first and the last voxel seen at each resolution, from output voxel 0 on:
+    16 channels -1..1; 32: -1..0, two convolutions -3..2; 64: -2..1, three -5..4; 128: -3..2, three -6..5; bottom
+    -3..2, three -6..5; back up the way down, which doubles: 128: -12..11, -15..14; 64: -30..29, -33..32; 32: -66..65,
+    -68..67; 16: -136..135, -137..136; and the input convolution of width 5: -139..138. In all 278 voxels.
+    """
+    network = build_network(NetworkSettings("vnet", vnet=VNetSettings(channels=1)), 1, (16, 16, 32)).double().eval()
+    for parameter in network.parameters():
+        nn.init.constant_(parameter, 0.1)  # all positive, so that nothing cancels
+    image = torch.ones(1, 1, 304, 16, 16, dtype=torch.float64, requires_grad=True)
+    network(image)[0, 0, 144, 0, 0].backward()  # type: ignore[no-untyped-call]
+    assert image.grad is not None
+    seen = image.grad[0, 0].abs().amax(dim=(1, 2)).nonzero().flatten()
+    assert (int(seen[0]) - 144, int(seen[-1]) - 144, len(seen)) == (-139, 138, 278)
+
+
 def spread(network: nn.Module, *silenced: str) -> float:
     """How much the output varies over an image, after the convolutions under these names became 0."""
     for name, module in network.named_modules():

@@ -74,11 +74,13 @@ def test_it_learns(tmp_path: Path) -> None:
     assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
 
 
-@pytest.mark.parametrize("stop_after", [2, 6, 8])
-@pytest.mark.parametrize("workers", [0, 1])
-def test_stopped_and_resumed_is_never_stopped(tmp_path: Path, stop_after: int, workers: int) -> None:
-    whole = epochs(tiny.job(tmp_path / "whole", average=0.9))
-    job = tiny.job(tmp_path / "parts", average=0.9, workers=workers)
+@pytest.mark.parametrize(
+    ("stop_after", "workers", "optimizer"),
+    [(2, 0, "adamw"), (6, 1, "adamw"), (8, 0, "adamw"), (8, 1, "adagrad")],
+)
+def test_stopped_and_resumed_is_never_stopped(tmp_path: Path, stop_after: int, workers: int, optimizer: str) -> None:
+    whole = epochs(tiny.job(tmp_path / "whole", average=0.9, optimizer=optimizer))
+    job = tiny.job(tmp_path / "parts", average=0.9, workers=workers, optimizer=optimizer)
     stopped = epochs(job, stop_after)
     assert stopped[-1].stopped and stop_after <= stopped[-1].step < 12
     resumed = epochs(job)

@@ -15,6 +15,8 @@ from mlproject.training.settings import TrainingSettings
         ({"nodes": 2}, "needs training.main_address"),
         ({"nodes": 2, "main_address": "a:1", "node_rank": 2}, "below training.nodes=2, got 2"),
         ({"learning_rate": 0.0}, "learning_rate must be positive"),
+        ({"decay_rate": 1.5}, "decay_rate must be at most 1, got 1.5"),
+        ({"decay_steps": 0}, "decay_steps must be at least 1, got 0"),
         ({"workers": -1}, "workers must be at least 0, got -1"),
     ],
 )
@@ -31,4 +33,6 @@ def test_learning_rate_rises_then_falls_to_zero() -> None:
     assert factors[10:] == sorted(factors[10:], reverse=True)
     assert factors[100] == pytest.approx(0)
     assert TrainingSettings(decay="none", warmup_steps=0).learning_rate_factor(0, 0.9) == 1
+    step = TrainingSettings(decay="step", warmup_steps=0)  # the paper's: times 0.95 every 200 steps
+    assert [step.learning_rate_factor(n, 0.5) for n in (0, 199, 200, 1400)] == pytest.approx([1, 1, 0.95, 0.95**7])
     assert TrainingSettings(decay="linear", warmup_steps=0).learning_rate_factor(5, 0.25) == 0.75

@@ -15,7 +15,7 @@ WORKING_FACTOR = 2.0
 """The peak of a step over what the backward pass keeps, weights left out; it was 1.0 to 2.2 in whole steps on a CPU."""
 PATCHES = 2  # of one alone a voxel takes two to six times as long, in PyTorch 2.13 on a CPU
 STATES_OF_A_WEIGHT = 4
-"""The weight itself, its gradient, and the two moments of AdamW."""
+"""The weight itself, its gradient, and the two moments of AdamW (Adagrad has one)."""
 
 
 @dataclass(frozen=True)

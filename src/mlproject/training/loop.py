@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from torch import nn
 from torch.distributed.nn.functional import all_reduce
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
@@ -22,6 +23,7 @@ from mlproject.network.losses import SegmentationLoss
 from mlproject.training import checkpoint
 from mlproject.training.job import BEST, LAST, FitJob
 from mlproject.training.progress import Epoch, Event, Point, Progress, Validating
+from mlproject.training.settings import TrainingSettings
 from mlproject.training.state import FitState
 
 Batch = dict[str, torch.Tensor]
@@ -47,10 +49,7 @@ class Trainer:
             decayed = get_ema_multi_avg_fn(settings.average)  # type: ignore[no-untyped-call]
             average = AveragedModel(module, multi_avg_fn=decayed).to(fabric.device)
         self.loss = SegmentationLoss(job.loss, all_reduce if fabric.world_size > 1 else None)
-        optimizer = torch.optim.AdamW(
-            module.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
-        )
-        self.network, self.optimizer = fabric.setup(module, optimizer)
+        self.network, self.optimizer = fabric.setup(module, _optimizer(module, settings))
         self.state = FitState(module, average, self.optimizer)
         self.took = 0.0  # by the last step, in seconds; not yet in the state's, on which all processes agree
         self.began, self.share_before = time.monotonic(), 0.0
@@ -232,6 +231,15 @@ class Trainer:
         if saved is not None:
             self.state.restore(saved)
         return saved is not None
+
+
+def _optimizer(network: nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:
+    rate, decay = settings.learning_rate, settings.weight_decay
+    if settings.optimizer == "adagrad":
+        # From 0, as PyTorch has it, the first step would move every weight by the whole learning rate, however
+        # small its gradient; TensorFlow, with which the paper was done, begins at 0.1.
+        return torch.optim.Adagrad(network.parameters(), lr=rate, weight_decay=decay, initial_accumulator_value=0.1)
+    return torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=decay)
 
 
 def _ignore_signals(_worker: int) -> None:

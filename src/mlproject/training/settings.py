@@ -7,7 +7,8 @@ from typing import Literal
 
 from mlproject.errors import SettingsError
 
-Decay = Literal["cosine", "linear", "none"]
+Decay = Literal["cosine", "linear", "step", "none"]
+Optimizer = Literal["adamw", "adagrad"]
 
 
 @dataclass(frozen=True)
@@ -19,10 +20,13 @@ class TrainingSettings:
         epochs: budget in epochs; one epoch draws patches.per_case patches from every training case.
         minutes: budget in minutes of training; not reproducible to the bit.
         batch_size: patches a step, over all processes together.
-        learning_rate: AdamW's, at the end of the warm-up.
-        weight_decay: AdamW's.
+        optimizer: adamw (Loshchilov and Hutter 2019), or adagrad (Duchi et al. 2011), the paper's.
+        learning_rate: the optimizer's, at the end of the warm-up.
+        weight_decay: the optimizer's; adagrad adds it to the gradient (L2), adamw takes it off the weights.
         warmup_steps: steps over which the learning rate rises linearly from 0.
-        decay: how the learning rate falls to 0 over the budget.
+        decay: how the learning rate falls: to 0 over the budget (cosine, linear), in steps of their own (step), not.
+        decay_rate: by which decay=step multiplies the learning rate, above 0 to 1.
+        decay_steps: every so many optimizer steps.
         gradient_clip: largest norm of the gradient; 0 turns clipping off.
         average: decay of the moving average of the weights, 0 to below 1; 0 turns it off.
         validate_every: epochs between two whole-volume validations.
@@ -45,10 +49,13 @@ class TrainingSettings:
     epochs: int | None = None
     minutes: float | None = None
     batch_size: int = 2
+    optimizer: Optimizer = "adamw"
     learning_rate: float = 2e-3
     weight_decay: float = 1e-4
     warmup_steps: int = 50
     decay: Decay = "cosine"
+    decay_rate: float = 0.95
+    decay_steps: int = 200
     gradient_clip: float = 5.0
     average: float = 0.0
     validate_every: int = 2
@@ -75,16 +82,18 @@ class TrainingSettings:
             )
         at_least = {
             **dict.fromkeys(budgets, 1e-9),
-            **dict.fromkeys(("batch_size", "devices", "nodes", "validate_every", "log_every"), 1),
+            **dict.fromkeys(("batch_size", "devices", "nodes", "validate_every", "log_every", "decay_steps"), 1),
             **dict.fromkeys(("weight_decay", "warmup_steps", "gradient_clip", "average"), 0),
             **dict.fromkeys(("upload_every", "threads", "node_rank", "seed"), 0),
             **({} if self.workers is None else {"workers": 0}),
-            "learning_rate": 1e-12,
+            **dict.fromkeys(("learning_rate", "decay_rate"), 1e-12),
         }
         for name, least in at_least.items():
             if not least <= getattr(self, name) < math.inf:  # NaN is refused, too
                 rule = "positive" if 0 < least < 1 else f"at least {least}"
                 raise SettingsError(f"training.{name} must be {rule}, got {getattr(self, name)}")
+        if self.decay_rate > 1:
+            raise SettingsError(f"training.decay_rate must be at most 1, got {self.decay_rate}; 0.95 is the paper's")
         if self.average >= 1:
             raise SettingsError(f"training.average must be below 1, got {self.average}; 0.999 is a usual value")
         if self.batch_size % self.processes:
@@ -108,5 +117,10 @@ class TrainingSettings:
     def learning_rate_factor(self, step: int, progress: float) -> float:
         """Share of `learning_rate` at a step (from 0), with `progress` in [0, 1] of the budget used up."""
         warmup = min(1.0, (step + 1) / (self.warmup_steps + 1))
-        left = {"cosine": 0.5 * (1 + math.cos(math.pi * progress)), "linear": 1 - progress, "none": 1.0}
+        left = {
+            "cosine": 0.5 * (1 + math.cos(math.pi * progress)),
+            "linear": 1 - progress,
+            "step": self.decay_rate ** (step // self.decay_steps),
+            "none": 1.0,
+        }
         return warmup * left[self.decay]

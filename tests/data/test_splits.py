@@ -5,7 +5,7 @@ import pytest
 
 from mlproject.data.cases import Case, DataSettings, SplitName
 from mlproject.data.splits import PARTS, Split, make_split
-from mlproject.errors import DataError
+from mlproject.errors import DataError, SettingsError
 
 
 def case(name: str, patient: str | None = None, split: SplitName | None = None) -> Case:
@@ -51,6 +51,47 @@ def test_all_cases_of_a_patient_go_to_one_part(seed: int) -> None:
     patients = [{name_to_patient(name) for name in getattr(split, part)} for part in PARTS]
     assert sum(map(len, patients)) == len(set.union(*patients)) == 10
     assert sizes(split) == (18, 6, 6)
+
+
+@pytest.mark.parametrize(("count", "folds"), [(40, 5), (43, 5), (7, 3), (11, 2)])
+def test_folds_hold_out_every_patient_once_and_are_alike(count: int, folds: int) -> None:
+    cases, lesion_ml = cohort([0.0, 0.0, *(1.3**n for n in range(count - 2))])
+    splits = [make_split(cases, lesion_ml, DataSettings(folds=folds, fold=fold)) for fold in range(folds)]
+    held_out = [split.test for split in splits]
+    assert sorted(name for names in held_out for name in names) == [case.name for case in cases]
+    assert max(map(len, held_out)) - min(map(len, held_out)) <= 1
+    for split in splits:
+        assert sorted(split.train + split.validation + split.test) == [case.name for case in cases]
+        assert max(lesion_ml[name] for name in split.test) >= 1.3 ** (count - 1 - 2 * folds)  # a large lesion in each
+    assert splits[0] != make_split(cases, lesion_ml, DataSettings(folds=folds, split_seed=1))
+
+
+def test_folds_go_by_patient_and_before_a_split_of_the_data_sets_own() -> None:
+    cases = [case(f"c{n:02d}", patient=f"p{n // 3}", split="train") for n in range(30)]
+    lesion_ml = {c.name: float(c.name[1:]) + 1 for c in cases}
+    splits = [make_split(cases, lesion_ml, DataSettings(folds=5, fold=fold)) for fold in range(5)]
+    patients = [{name_to_patient(name) for name in split.test} for split in splits]
+    assert sum(map(len, patients)) == len(set.union(*patients)) == 10
+
+
+def test_more_folds_than_patients_with_a_lesion_are_refused() -> None:
+    cases, lesion_ml = cohort([0.0, 0.0, 0.0, 1.0, 2.0])
+    with pytest.raises(DataError, match=r"data\.folds=3, but 2 patients have a lesion"):
+        make_split(cases, lesion_ml, DataSettings(folds=3))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"folds": 1}, "data.folds=1: give 2 or more"),
+        ({"folds": 3, "fold": 3}, r"data.fold=3: give 0 to data.folds - 1 = 2"),
+        ({"fold": 1}, "data.fold=1: give 0 to"),
+        ({"folds": 3, "split_file": "a.csv"}, "set one of the two"),
+    ],
+)
+def test_wrong_folds_are_refused(given: dict[str, object], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        DataSettings(**given)  # type: ignore[arg-type]
 
 
 def name_to_patient(name: str) -> int:

@@ -71,6 +71,9 @@ class DataSettings:
         split_file: CSV with the columns case and split (train, validation or test); overrides the shares.
         validation_share: share of the patients that choose the checkpoint, the threshold and the CRF.
         test_share: share of the patients that only the evaluation sees.
+        folds: cross-validation: the patients are dealt out into so many parts, and `fold` is the one to test on, in
+            place of test_share; 0 for none.
+        fold: which one, 0 to folds - 1.
         split_seed: another seed deals the patients out in another way.
         demo_cases: how many cases the layout demo makes.
     """
@@ -84,6 +87,8 @@ class DataSettings:
     split_file: str | None = None
     validation_share: float = 0.15
     test_share: float = 0.2
+    folds: int = 0
+    fold: int = 0
     split_seed: int = 0
     demo_cases: int = 24
 
@@ -108,6 +113,15 @@ class DataSettings:
             raise SettingsError(
                 f"data.validation_share={self.validation_share} and data.test_share={self.test_share} leave "
                 "nothing to train on: their sum must be below 1"
+            )
+        if self.folds < 0 or self.folds == 1:
+            raise SettingsError(f"data.folds={self.folds}: give 2 or more, 5 for example, or 0 for no cross-validation")
+        if not 0 <= self.fold < max(self.folds, 1):
+            raise SettingsError(f"data.fold={self.fold}: give 0 to data.folds - 1 = {max(self.folds, 1) - 1}")
+        if self.folds and self.split_file is not None:
+            raise SettingsError(
+                f"data.folds={self.folds} and data.split_file={self.split_file}: the file says which cases to test on "
+                "already; set one of the two, the other to 0 or null"
             )
         if self.split_seed < 0:
             raise SettingsError(f"data.split_seed={self.split_seed}: give 0 or more")

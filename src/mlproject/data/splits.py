@@ -1,4 +1,4 @@
-"""Splits into train, validation and test: by patient, stratified by lesion volume, or given."""
+"""Splits into train, validation and test, or folds: by patient, stratified by lesion volume, or given."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -37,7 +37,7 @@ def make_split(cases: Sequence[Case], lesion_ml: Mapping[str, float], settings: 
     Args:
         cases: all cases of the data set.
         lesion_ml: lesion volume of each case in ml, NaN where there is no label.
-        settings: split_file, or the shares and the seed.
+        settings: split_file, or the shares, the folds and the seed.
 
     Raises:
         DataError: a given split is incomplete or divides a patient; a part is empty; train or validation has
@@ -46,7 +46,7 @@ def make_split(cases: Sequence[Case], lesion_ml: Mapping[str, float], settings: 
     if settings.split_file is not None:
         parts = _read_split_file(Path(settings.split_file).expanduser().absolute(), cases)
         advice = "change data.split_file"
-    elif any(case.split for case in cases):
+    elif any(case.split for case in cases) and not settings.folds:
         parts = {case.name: {case.split} if case.split else set() for case in cases}
         advice = "change the column split"
         if unassigned := [name for name, assigned in parts.items() if not assigned]:
@@ -66,17 +66,28 @@ def _stratified(cases: Sequence[Case], lesion_ml: Mapping[str, float], settings:
     for case in cases:
         volume_ml[case.patient] = volume_ml.get(case.patient, 0.0) + float(np.nan_to_num(lesion_ml[case.name]))
     by_volume = sorted(volume_ml, key=lambda patient: (volume_ml[patient], patient))
-
-    generator = np.random.default_rng(settings.split_seed)
-    part_of = dict.fromkeys(by_volume, PARTS[0])
-    for group in (
+    groups = [
         [patient for patient in by_volume if volume_ml[patient] > 0],
         [patient for patient in by_volume if volume_ml[patient] == 0],
-    ):
+    ]
+    generator = np.random.default_rng(settings.split_seed)
+    part_of = dict.fromkeys(by_volume, PARTS[0])
+    held_out: set[str] = set()
+    if settings.folds:
+        if len(groups[0]) < settings.folds:
+            raise DataError(
+                f"data.folds={settings.folds}, but {len(groups[0])} patients have a lesion: give at most so many folds"
+            )
+        fold_of = _deal(groups, settings.folds, generator)
+        held_out = {patient for patient, fold in fold_of.items() if fold == settings.fold}
+        part_of |= dict.fromkeys(held_out, "test")
+        generator = np.random.default_rng([settings.split_seed, settings.fold])
+    for group in groups:
         count = len(group)
         # At least one each where the group is large enough, and always one left to train on.
-        test = min(max(round(count * settings.test_share), 1), max(count - 2, 0))
-        validation = min(max(round(count * settings.validation_share), 1), max(count - 1 - test, 0))
+        test = 0 if settings.folds else min(max(round(count * settings.test_share), 1), max(count - 2, 0))
+        rest = count - test - len(held_out.intersection(group))
+        validation = min(max(round(count * settings.validation_share), 1), max(rest - 1, 0))
         wanted: dict[SplitName, int] = {"test": test, "validation": validation}
         for part, number in wanted.items():
             left = [patient for patient in group if part_of[patient] == "train"]
@@ -84,6 +95,17 @@ def _stratified(cases: Sequence[Case], lesion_ml: Mapping[str, float], settings:
                 start, end = (len(left) * edge // number for edge in (stratum, stratum + 1))
                 part_of[left[generator.integers(start, end)]] = part
     return {case.name: {part_of[case.patient]} for case in cases}
+
+
+def _deal(groups: Sequence[Sequence[str]], folds: int, generator: np.random.Generator) -> dict[str, int]:
+    """The fold of each patient: neighbours in volume go to different folds, whose sizes differ by one at the most."""
+    fold_of: dict[str, int] = {}
+    order: list[int] = []
+    for patient in (patient for group in groups for patient in group):
+        if not order:
+            order = generator.permutation(folds).tolist()
+        fold_of[patient] = order.pop()
+    return fold_of
 
 
 def _read_split_file(path: Path, cases: Sequence[Case]) -> Parts:

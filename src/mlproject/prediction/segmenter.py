@@ -19,6 +19,7 @@ from mlproject.data.preprocessing_settings import PreprocessingSettings
 from mlproject.data.volumes import Volume
 from mlproject.errors import ModelError, SettingsError
 from mlproject.network.architectures import build_network
+from mlproject.network.ensemble import Ensemble
 from mlproject.network.settings import NetworkSettings
 from mlproject.prediction.postprocessing import Postprocessing, apply
 from mlproject.prediction.settings import PredictionSettings
@@ -39,6 +40,7 @@ class ModelDescription:
         candidates: what the postprocessing was chosen from, by name; the evaluation reports each.
         seen: digests of the channels of every case it was trained on or tuned with.
         missing: what it does with a case that lacks a channel other than the first: refuse, or take zeros for it.
+        members: how many networks of this kind answer together, by the mean of their probabilities.
     """
 
     channels: tuple[str, ...]
@@ -50,6 +52,7 @@ class ModelDescription:
     candidates: dict[str, Postprocessing]
     seen: tuple[str, ...]
     missing: Missing = "refuse"
+    members: int = 1
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for model.json."""
@@ -79,6 +82,7 @@ class ModelDescription:
                 candidates={n: Postprocessing.from_dict(candidate) for n, candidate in tree["candidates"].items()},
                 seen=tuple(tree["seen"]),
                 missing=tree.get("missing", "refuse"),  # which models of older code do not say
+                members=tree.get("members", 1),
             )
         except (KeyError, TypeError, SettingsError) as error:
             raise ModelError(f"{DESCRIPTION} does not describe a model of format {FORMAT_VERSION}: {error}") from error
@@ -118,9 +122,36 @@ class Segmenter:
         except (OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
             raise ModelError(f"{folder} holds no readable model ({DESCRIPTION} and {WEIGHTS}): {error}") from error
         description = ModelDescription.from_dict(tree)
-        network = build_network(description.network, len(description.channels), description.patch_size)
+        members = [
+            build_network(description.network, len(description.channels), description.patch_size)
+            for _ in range(description.members)
+        ]
+        network = members[0] if len(members) == 1 else Ensemble(members)
         load_weights(network, weights, folder / WEIGHTS)
         return cls(description, network, device)
+
+    @classmethod
+    def join(cls, models: Sequence[Self]) -> Self:
+        """One model of several: the mean of their probabilities, with the first one's postprocessing.
+
+        It has seen what any of them has.
+
+        Raises:
+            ModelError: they differ in more than weights and postprocessing, or there is only one.
+        """
+        first, *others = [model.description for model in models]
+        for other in others:
+            for part in ("channels", "preprocessing", "network", "patch_size", "prediction", "missing"):
+                if getattr(first, part) != getattr(other, part):
+                    raise ModelError(
+                        f"models that answer as one must have the same {part}, got {getattr(first, part)} and "
+                        f"{getattr(other, part)}"
+                    )
+        if not others or max(model.description.members for model in models) > 1:
+            raise ModelError(f"an ensemble is made of two or more single networks, got {len(models)} model(s)")
+        seen = tuple(sorted({digest for model in models for digest in model.description.seen}))
+        network = Ensemble(model.network for model in models)
+        return cls(replace(first, members=len(models), seen=seen), network, str(models[0].device))
 
     def save(self, folder: Path) -> None:
         """Write the model as a folder of two files."""

@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # Setting CXXFLAGS drops -O3 from pydensecrf2's build and makes its CRF 6 to 10 times slower.
 unexport CXXFLAGS CFLAGS
 
-.PHONY: help environment demo test lint bench tour clean
+.PHONY: help environment demo test lint bench tour paper clean
 help:  ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
@@ -44,6 +44,18 @@ tour: $(VENV)/environment  ## the pictures of docs/tour.md, made anew; needs Chr
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
 		$$($(VENV)/bin/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['dependency-groups']['tour'])")
 	$(VENV)/bin/python docs/make_tour.py
+
+# What `make paper` is run on: a data set in the layout isles2022, and its split; made where LESION_DATA has the recipe.
+LESION_DATA ?= ../shared/data
+PAPER_DATA ?= $(HOME)/.stroke-lesion/phantom60
+PAPER_SPLIT ?= $(LESION_DATA)/phantom_split.csv
+paper: $(VENV)/environment  ## the paper's claims as experiments, into docs/paper.md; about 75 minutes on 2 cores
+	@test -d "$(PAPER_DATA)" || test -f "$(LESION_DATA)/make_phantom.py" || { echo "make paper: no data set in \
+	$(PAPER_DATA), and no make_phantom.py in $(LESION_DATA) to make it with: give PAPER_DATA=FOLDER PAPER_SPLIT=" >&2; exit 1; }
+	test -d "$(PAPER_DATA)" || { rm -rf "$(PAPER_DATA).part" && python "$(LESION_DATA)/make_phantom.py" \
+		"$(PAPER_DATA).part" --subjects 60 --seed 0 && mv "$(PAPER_DATA).part" "$(PAPER_DATA)"; }
+	python src/run.py reproduce --config conf/reproduce.yaml --data.root "$(PAPER_DATA)" \
+		$(if $(PAPER_SPLIT),--data.split_file "$(PAPER_SPLIT)") --reproduce.document docs/paper.md $(PAPER_SETTINGS)
 
 clean:  ## remove .venv (data, runs and models stay)
 	rm -rf $(VENV)

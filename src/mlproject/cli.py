@@ -25,6 +25,7 @@ STAGES = {
     "main": ("pipeline", "Experiment", "train, tune the CRF, evaluate, register"),
     "train": ("train", "Experiment", "fit a network"),
     "search": ("search", "SearchSettings", "search loss weights and other settings, with Optuna"),
+    "reproduce": ("reproduce", "ReproduceSettings", "test the claims of the paper by experiments"),
     "postprocess": ("postprocess", "PostprocessSettings", "tune threshold and CRF of a trained run"),
     "evaluate": ("evaluate", "EvaluateSettings", "measure a model on labelled cases"),
     "predict": ("predict", "PredictSettings", "segment one case, or a folder of cases"),

@@ -50,6 +50,11 @@ def load(settings: type[T], arguments: Sequence[str], folders: Sequence[Path], s
         raise SettingsError(_one_line(error)) from error
 
 
+def read(file: str, folders: Sequence[Path]) -> Tree:
+    """Dotted name and value of what a YAML file holds; a relative one is looked for in `folders`, in their order."""
+    return flatten(_read_yaml(_existing(file, folders)))
+
+
 def from_tree(settings: type[T], tree: Mapping[str, Any], source: str) -> T:
     """Settings from nested dictionaries, as `to_tree` makes them; `source` says in an error where they stood."""
     names = dict(leaves(settings))

@@ -105,6 +105,8 @@ def find_items(
             items += [_probability(entry, folder, days, running) for entry in _inside(path)]
         elif path.name == "demo":
             items += [_demo(entry, folder, days, running) for entry in _inside(path)]
+        elif path.name == "studies":
+            items.append(_item(path, "study", path.name, needed=True, reason="locks of `reproduce`"))
         elif path.name == "runs":
             for entry in _inside(path):
                 items += _run_items(entry, folder, days, state_of)

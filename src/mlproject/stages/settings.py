@@ -10,6 +10,7 @@ from mlproject.data.preprocessing_settings import PreprocessingSettings
 from mlproject.errors import SettingsError
 from mlproject.network.settings import LossSettings, NetworkSettings
 from mlproject.prediction.settings import PredictionSettings
+from mlproject.stages.paper.settings import PaperSettings
 from mlproject.tracking.settings import TrackingSettings
 from mlproject.training.settings import TrainingSettings
 from mlproject.tuning.crf_settings import CrfChoiceSettings, CrfSearchSettings
@@ -125,6 +126,26 @@ class SearchSettings(Experiment):
     """
 
     search: StudySettings = field(default_factory=StudySettings)
+
+
+@dataclass(frozen=True)
+class ReproduceSettings(Experiment):
+    """Test the paper's claims by experiments, each logged like every other run, and write down what came of them.
+
+    Attributes:
+        reproduce: the experiments and their budget.
+    """
+
+    reproduce: PaperSettings = field(default_factory=PaperSettings)
+
+    def __post_init__(self) -> None:
+        if self.training.steps is None:
+            raise SettingsError("training.steps=null: `reproduce` compares trainings of as many steps; give a number")
+        if self.training.nodes > 1 or self.training.resume:
+            raise SettingsError(
+                "`reproduce` trains on one machine: leave training.nodes and training.resume as they are; the same "
+                "command goes on with what was stopped"
+            )
 
 
 @dataclass(frozen=True)

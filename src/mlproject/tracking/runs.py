@@ -4,6 +4,7 @@ import math
 import os
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -299,6 +300,25 @@ def given_run_id(resume: str) -> str:
     return resume or opened
 
 
+def newest(settings: TrackingSettings, stage: str, **tags: str) -> str:
+    """The id of the newest run of a stage with these tags, where runs are logged; "" where there is none."""
+    client = mlflow.MlflowClient()
+    conditions = {STAGE_TAG: stage, **tags}
+    found = client.search_runs(
+        [_experiment(settings)],
+        " and ".join(f"tags.`{name}` = '{value}'" for name, value in conditions.items()),
+        max_results=1,
+    )
+    return str(found[0].info.run_id) if found else ""
+
+
+def read_text(run_id: str, artifact: str) -> str | None:
+    """A text among a run's artifacts; None where it has none of that name."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = download(run_id, artifact, Path(folder))
+        return file.read_text() if file else None
+
+
 def child(parent_id: str, stage: str) -> mlflow.entities.Run | None:
     """The newest run of a stage under a parent run."""
     found = children(parent_id, **{STAGE_TAG: stage})
@@ -334,3 +354,9 @@ def history(run_id: str, columns: Mapping[str, str]) -> pd.DataFrame:
         for metric, column in columns.items()
     }
     return pd.DataFrame(curves).rename_axis("step").reset_index()
+
+
+def moments(run_id: str, metric: str) -> pd.Series:
+    """When each step (index) of a metric was measured, in seconds since 1970."""
+    points = mlflow.MlflowClient().get_metric_history(run_id, metric)
+    return pd.Series({point.step: point.timestamp / 1000 for point in points}, dtype=float).sort_index()

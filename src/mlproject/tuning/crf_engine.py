@@ -123,6 +123,8 @@ def mean_field(
         (nodes.gaussian_features(thetas), pairs[:, 0]),
         (nodes.bilateral_features(thetas), pairs[:, 1]),
     ):
+        if not weight.any():  # a lattice that would change nothing
+            continue
         # One weight a label, negative because pydensecrf subtracts energies; no label acts on another.
         field.addPairwiseEnergy(features, compat=-weight, normalization=NORMALIZE_SYMMETRIC)
     shape = (len(pairs), len(nodes.log_odds))

@@ -18,6 +18,7 @@ class CrfSearchSettings:
         iterations: Every count of mean-field iterations up to this is tried; 1 to 50.
         trial_seconds: A trial that takes longer is ended and counts as failed.
         finalists: Best settings to score again on the native grid, with every smallest lesion.
+        bilateral: Try the bilateral term, too; false leaves the Gaussian one alone.
     """
 
     trials: int = 40
@@ -27,6 +28,7 @@ class CrfSearchSettings:
     iterations: int = 8
     trial_seconds: float = 300
     finalists: int = 5
+    bilateral: bool = True
 
     def __post_init__(self) -> None:
         for name, least in {"trials": 1, "seed": 0, "processes": 0, "iterations": 1, "finalists": 1}.items():

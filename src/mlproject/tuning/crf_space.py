@@ -1,7 +1,7 @@
 """What the search for a CRF tries: fixed grids of cut-offs and weights, and ranges for the thetas."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import optuna
@@ -19,6 +19,8 @@ WEIGHTS = (
     *((gaussian, 0.0) for gaussian in (0.3, 1.0, 3.0, 10.0)),
     *((gaussian, bilateral) for gaussian in (0.0, 0.3, 1.0, 3.0) for bilateral in (1.0, 3.0, 10.0)),
 )
+
+GAUSSIAN_WEIGHTS = tuple(pair for pair in WEIGHTS if pair[1] == 0)
 
 # Reach of the two terms, in voxels (the geometric mean of their sides): see theta_ranges.
 _GAMMA_VOXELS = (0.75, 4.0)
@@ -42,10 +44,16 @@ class ThetaRanges:
         """The first thetas to try: the defaults, moved into the ranges."""
         return {name: float(np.clip(getattr(CrfSettings(), name), *ends)) for name, ends in vars(self).items()}
 
-    def suggest(self, trial: optuna.Trial) -> CrfSettings:
-        """The thetas of one trial; weights and iterations are the defaults, which the engine ignores."""
-        return CrfSettings(
-            theta_gamma_mm=trial.suggest_float("theta_gamma_mm", *self.theta_gamma_mm, log=True),
+    def suggest(self, trial: optuna.Trial, bilateral: bool = True) -> CrfSettings:
+        """The thetas of one trial; weights and iterations are the defaults, which the engine ignores.
+
+        Those of the bilateral term are the defaults, too, where it is not tried.
+        """
+        gaussian = CrfSettings(theta_gamma_mm=trial.suggest_float("theta_gamma_mm", *self.theta_gamma_mm, log=True))
+        if not bilateral:
+            return gaussian
+        return replace(
+            gaussian,
             theta_alpha_mm=trial.suggest_float("theta_alpha_mm", *self.theta_alpha_mm, log=True),
             theta_beta=trial.suggest_float("theta_beta", *self.theta_beta, log=True),
         )

@@ -16,7 +16,7 @@ from mlproject.prediction.crf import CrfSettings
 from mlproject.tuning.case_workers import CaseWorkers, TaskFailed
 from mlproject.tuning.crf_engine import CrfCase, dice_table
 from mlproject.tuning.crf_settings import CrfSearchSettings
-from mlproject.tuning.crf_space import THRESHOLDS, WEIGHTS, ThetaRanges
+from mlproject.tuning.crf_space import GAUSSIAN_WEIGHTS, THRESHOLDS, WEIGHTS, ThetaRanges
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +26,7 @@ _MIDDLE_FIRST = sorted(range(len(THRESHOLDS)), key=lambda row: round(abs(THRESHO
 _BEST = ("weight_gaussian", "weight_bilateral", "iterations", "threshold", "dice")
 
 Row = dict[str, Any]
+Pairs = Sequence[tuple[float, float]]
 Report = Callable[[int, Row], None]
 
 
@@ -43,6 +44,7 @@ def run_trials(
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=settings.seed))
     study.enqueue_trial(ranges.start())
+    weights = WEIGHTS if settings.bilateral else GAUSSIAN_WEIGHTS
     started = time.monotonic()
     rows: list[Row] = []
     pairs: list[Row] = []
@@ -52,19 +54,20 @@ def run_trials(
             logger.warning("CRF search: time is up after %d of %d trials", len(rows), settings.trials)
             break
         trial, begun = study.ask(), time.monotonic()
-        thetas = ranges.suggest(trial)
-        row: Row = {"trial": trial.number, "state": FINISHED, **trial.params, **dict.fromkeys(_BEST, np.nan)}
+        thetas = ranges.suggest(trial, settings.bilateral)
+        values = {name: getattr(thetas, name) for name in vars(ranges)}
+        row: Row = {"trial": trial.number, "state": FINISHED, **values, **dict.fromkeys(_BEST, np.nan)}
         try:
-            best = _best_of_each_pair(_mean_dice(workers, thetas, settings, counted))
+            best = _best_of_each_pair(weights, _mean_dice(workers, thetas, weights, settings, counted))
         except TaskFailed as failure:
             study.tell(trial, state=TrialState.FAIL)
             row |= {"state": FAILED, "seconds": time.monotonic() - begun, "reason": str(failure)}
-            logger.warning("CRF search: trial %d with %s failed: %s", trial.number, trial.params, failure)
+            logger.warning("CRF search: trial %d with %s failed: %s", trial.number, values, failure)
         else:
             trial.set_user_attr("pairs", best)
             row |= max(best, key=lambda pair: pair["dice"])
             row |= {"seconds": time.monotonic() - begun, "reason": ""}
-            pairs.extend({"trial": trial.number, **trial.params, **pair} for pair in best)
+            pairs.extend({"trial": trial.number, **values, **pair} for pair in best)
             study.tell(trial, row["dice"])
         rows.append(row)
         if report is not None:
@@ -73,21 +76,25 @@ def run_trials(
 
 
 def _mean_dice(
-    workers: CaseWorkers[CrfCase], thetas: CrfSettings, settings: CrfSearchSettings, counted: Sequence[int] | None
+    workers: CaseWorkers[CrfCase],
+    thetas: CrfSettings,
+    weights: Pairs,
+    settings: CrfSearchSettings,
+    counted: Sequence[int] | None,
 ) -> NDArray[np.float64]:
     """Mean of the engine's Dice (weight pairs, iterations, thresholds)."""
-    task = partial(dice_table, thetas=thetas, weights=WEIGHTS, iterations=settings.iterations)
+    task = partial(dice_table, thetas=thetas, weights=weights, iterations=settings.iterations)
     tables = dict(workers.run(task, settings.trial_seconds))
     in_order = sorted(tables) if counted is None else counted  # so that sums are the same to the last digit
     mean: NDArray[np.float64] = np.mean([tables[index] for index in in_order], axis=0)
     return mean
 
 
-def _best_of_each_pair(dice: NDArray[np.float64]) -> list[Row]:
+def _best_of_each_pair(weights: Pairs, dice: NDArray[np.float64]) -> list[Row]:
     """The best iterations, threshold and Dice of each weight pair; the fewest iterations among equals."""
     best = []
-    for weights, table in zip(WEIGHTS, dice[..., _MIDDLE_FIRST], strict=True):
+    for pair, table in zip(weights, dice[..., _MIDDLE_FIRST], strict=True):
         iteration, place = np.unravel_index(table.argmax(), table.shape)
-        values = (*weights, int(iteration) + 1, THRESHOLDS[_MIDDLE_FIRST[place]], float(table.max()))
+        values = (*pair, int(iteration) + 1, THRESHOLDS[_MIDDLE_FIRST[place]], float(table.max()))
         best.append(dict(zip(_BEST, values, strict=True)))
     return best

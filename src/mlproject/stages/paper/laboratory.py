@@ -1,0 +1,147 @@
+"""The trainings of a study, each done once, whichever part or command asks for it first."""
+
+import hashlib
+import json
+import shutil
+from contextlib import closing
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import pandas as pd
+
+from mlproject import config
+from mlproject.data.dataset import DataSet
+from mlproject.prediction.probability import CaseProbability
+from mlproject.prediction.segmenter import Segmenter
+from mlproject.stages import train
+from mlproject.stages.annotation import annotate, part_of
+from mlproject.stages.console import console, heading
+from mlproject.stages.postprocess import cached_probabilities
+from mlproject.stages.settings import Experiment, ReproduceSettings
+from mlproject.tracking import registry, runs
+from mlproject.tracking.runs import Run
+from mlproject.tracking.source import PROJECT
+
+TRAINING_TAG = "training"
+# What decides neither the weights nor the pace of a training.
+INDIFFERENT = (
+    "work_dir",
+    "data.root",
+    "data.split_file",
+    "tracking.",
+    "crf",
+    "training.resume",
+    "training.upload_every",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Training:
+    """A training that is done.
+
+    Attributes:
+        run_id: its MLflow run.
+        curve: a row a validation: step, dice, and seconds since the first step.
+        minutes: that the run took in all.
+        seconds_a_step: without validations, the median over the training.
+    """
+
+    run_id: str
+    curve: pd.DataFrame
+    minutes: float
+    seconds_a_step: float
+
+
+class Laboratory:
+    """A study's settings, data and trainings.
+
+    Args:
+        settings: of the study.
+        dataset: on which all its trainings are done.
+        parent: the study's run; each training is a run below it.
+    """
+
+    def __init__(self, settings: ReproduceSettings, dataset: DataSet, parent: Run) -> None:
+        self.plan, self.dataset, self.parent = settings.reproduce, dataset, parent
+        self.base = Experiment(**{field.name: getattr(settings, field.name) for field in fields(Experiment)})
+
+    def experiment(self, base: Experiment | None = None, **training: object) -> Experiment:
+        """An experiment with other settings of its training, validated `reproduce.validations` times."""
+        base = base or self.base
+        settings = replace(base.training, **training)  # type: ignore[arg-type]
+        epoch = max(1, len(self.dataset.split.train) * base.patches.per_case // settings.batch_size)
+        between = max(1, round((settings.steps or 0) / self.plan.validations / epoch))
+        return replace(base, training=replace(settings, validate_every=between))
+
+    def of_the_paper(self) -> Experiment:
+        """The network and training of the paper, on the study's data and for as many steps as the study's own."""
+        kept = ("data.", "training.steps", "training.validate_every")
+        paper = config.read(self.plan.paper, [Path.cwd(), PROJECT])
+        values = {name: value for name, value in paper.items() if not name.startswith(kept)}
+        tree = config.flatten(config.to_tree(self.base)) | values
+        return config.from_tree(Experiment, tree, f"{self.plan.paper} over the study's settings")
+
+    def training(self, name: str, experiment: Experiment, *, timed: bool = False) -> Training:
+        """The training of an experiment, done now if it has not been; one that was stopped is gone on with.
+
+        `timed`: its pace matters, so one that was stopped is begun anew.
+        """
+        key = self._key(experiment)
+        known = runs.children(self.parent.id, **{TRAINING_TAG: key})
+        finished = [run.info.run_id for run in known if run.info.status == "FINISHED"]
+        if finished:
+            console.print(f"{name}: done already, run {finished[0]}")
+            return _result(finished[0], experiment)
+        run_id = known[0].info.run_id if known and not timed else ""
+        heading(name)
+        with runs.open_run(
+            experiment.tracking, name, "train", run_id=run_id, parent=self.parent, tags={TRAINING_TAG: key}
+        ) as run:
+            train.begin(experiment, self.dataset, run)
+            annotate(run, "train", experiment, self.dataset, part_of(self.parent))
+            job = train.job_of(experiment, self.dataset, experiment.run_path(run.id))
+            with closing(train.epochs(job, run, name)) as epochs:
+                best = max(epoch.validation_dice or 0 for epoch in epochs)
+            train.log_curves(run)
+            segmenter = train.best_model(experiment, self.dataset, run.id)
+            run.measures(registry.log_model(segmenter), experiment.data.root_path.name, self.dataset.digest)
+            run.log_metrics({"validation/best_dice": best})
+            annotate(run, "train", experiment, self.dataset, part_of(self.parent), f"Best validation Dice {best:.4f}.")
+        shutil.rmtree(experiment.run_path(run.id), ignore_errors=True)  # the model is in the run
+        return _result(run.id, experiment)
+
+    def model(self, training: Training) -> Segmenter:
+        """The model of a training's best validation."""
+        return registry.load(f"runs:/{training.run_id}/model", self.base.prediction.device)
+
+    def probabilities(self, segmenter: Segmenter, names: tuple[str, ...]) -> list[CaseProbability]:
+        """What a network says of labelled cases."""
+        return cached_probabilities(segmenter, self.dataset.load(names), self.base.work_path / "probabilities")
+
+    def _key(self, experiment: Experiment) -> str:
+        """What a training is known by: all settings that decide its weights and its pace, and the data."""
+        values = {
+            name: value
+            for name, value in config.flatten(config.to_tree(experiment)).items()
+            if not name.startswith(INDIFFERENT)
+        }
+        text = json.dumps([values, self.dataset.digest], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _result(run_id: str, experiment: Experiment) -> Training:
+    columns = {"validation/dice": "dice", "train/patches_per_second": "pace"}
+    history = runs.history(run_id, columns)
+    pace = history.set_index("step")["pace"].dropna()
+    seconds_a_step = experiment.training.batch_size / float(pace.median())
+    logged = runs.moments(run_id, "train/loss")
+    began = logged.iloc[0] - logged.index[0] * experiment.training.batch_size / pace.iloc[0]
+    curve = history[["step", "dice"]].dropna()
+    seconds = runs.moments(run_id, "validation/dice") - began
+    info = runs.find(run_id).info
+    return Training(
+        run_id,
+        curve.assign(seconds=curve["step"].map(seconds)),
+        (info.end_time - info.start_time) / 60_000,
+        seconds_a_step,
+    )

@@ -1,0 +1,126 @@
+"""Claim 1: a U/V-shaped fully convolutional network segments lesions. The paper's own, beside the platform's."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from scipy.stats import norm
+
+from mlproject.data.preprocessing import PreparedCase
+from mlproject.evaluation.figures import paired_dots
+from mlproject.evaluation.statistics import PairedDifference
+from mlproject.prediction.postprocessing import Postprocessing
+from mlproject.prediction.probability import CaseProbability
+from mlproject.stages.paper.finding import DIFFERENCE_COLUMNS, Finding, difference_row
+from mlproject.stages.paper.laboratory import Laboratory, Training
+from mlproject.stages.paper.measuring import dice_interval, differences, measured, with_best_cutoffs
+from mlproject.tracking import markdown
+from mlproject.tracking.source import source
+
+CLAIM = "A U/V-shaped fully convolutional network segments stroke lesions"
+INTENSITY, PAPER, OURS = "intensity alone", "the paper's V-Net", "the platform's U-Net"
+COLUMNS = ("", "Parameters", "Steps", "s a step", "Minutes", "Test Dice, threshold 0.5", "Test Dice, best threshold")
+
+
+def examine(laboratory: Laboratory) -> tuple[Finding, Figure, pd.DataFrame]:
+    """Train both, and measure them beside the best threshold on a channel of the image itself."""
+    split = laboratory.dataset.split
+    channel, tables = _intensity(laboratory), {}
+    tables[INTENSITY] = measured(INTENSITY, _as_probability(laboratory, split.test, *channel[:2]), channel[2])
+    rows = [(f"{INTENSITY} ({channel[0]})", "", "", "", "", "", dice_interval(tables[INTENSITY]))]
+    minutes = 0.0
+    for name, training in ((PAPER, papers(laboratory)), (OURS, ours(laboratory))):
+        segmenter = laboratory.model(training)
+        chosen, _ = with_best_cutoffs(laboratory.probabilities(segmenter, split.validation))
+        maps = laboratory.probabilities(segmenter, split.test)
+        tables[name], plain = measured(name, maps, chosen), measured(name, maps, Postprocessing())
+        parameters = f"{sum(value.numel() for value in segmenter.network.parameters()):,}"
+        pace = (str(training.curve["step"].iloc[-1]), f"{training.seconds_a_step:.2f}", f"{training.minutes:.1f}")
+        rows.append((name, parameters, *pace, dice_interval(plain), dice_interval(tables[name])))
+        minutes += training.minutes
+    found = differences(tables, [(INTENSITY, PAPER), (INTENSITY, OURS), (PAPER, OURS)])
+    finding = Finding(
+        part="network",
+        claim=CLAIM,
+        verdict=_verdict(found, tables),
+        done=_done(laboratory),
+        tables=(
+            ("", markdown.table(COLUMNS, rows)),
+            ("", markdown.table(DIFFERENCE_COLUMNS, [difference_row(f"{b} - {a}", d) for (a, b), d in found.items()])),
+        ),
+        picture="Dice of every test case, by a threshold on the image, by the paper's network and by the platform's",
+        against=_against(laboratory),
+        minutes=minutes,
+        commit=source().commit,
+    )
+    return finding, paired_dots(tables), pd.concat(tables, names=["variant"]).reset_index(level=0)
+
+
+def papers(laboratory: Laboratory) -> Training:
+    """The training of the paper's network, in its own way."""
+    experiment = laboratory.of_the_paper()
+    return laboratory.training(PAPER, laboratory.experiment(experiment, seed=laboratory.base.training.seed))
+
+
+def ours(laboratory: Laboratory) -> Training:
+    """The training of the study's own settings."""
+    return laboratory.training(OURS, laboratory.experiment(seed=laboratory.base.training.seed))
+
+
+def _intensity(laboratory: Laboratory) -> tuple[str, int, Postprocessing]:
+    """The channel, whether its bright (1) or dark (-1) voxels are lesion, and the cut-offs, best on validation."""
+    tried = []
+    for channel in laboratory.base.data.channels:
+        for sign in (1, -1):
+            maps = _as_probability(laboratory, laboratory.dataset.split.validation, channel, sign)
+            cutoffs, dice = with_best_cutoffs(maps)
+            tried.append((dice, channel, sign, cutoffs))
+    _, channel, sign, cutoffs = max(tried, key=lambda entry: entry[0])
+    return channel, sign, cutoffs
+
+
+def _as_probability(laboratory: Laboratory, names: Sequence[str], channel: str, sign: int) -> list[CaseProbability]:
+    """A channel's z-scores, brought into [0, 1] by the normal distribution, as if they were a network's answer."""
+    index = laboratory.base.data.channels.index(channel)
+
+    def of(case: PreparedCase) -> CaseProbability:
+        scores = norm.cdf(sign * case.image[index]).astype(np.float32)
+        return CaseProbability(case, np.where(case.brain, scores, np.float32(0)))
+
+    return [of(case) for case in laboratory.dataset.load(names)]
+
+
+def _verdict(found: dict[tuple[str, str], PairedDifference], tables: dict[str, pd.DataFrame]) -> str:
+    gain, ours = found[INTENSITY, PAPER], found[PAPER, OURS]
+    means = {name: table["dice"].mean() for name, table in tables.items()}
+    judged = "Supported" if gain.significant and gain.mean > 0 else "Not supported"
+    compared = (
+        "significantly " + ("higher" if ours.mean > 0 else "lower") if ours.significant else "not significantly other"
+    )
+    return (
+        f"{judged}: the paper's network reaches a mean test Dice of {means[PAPER]:.3f}, a threshold on the image "
+        f"{means[INTENSITY]:.3f}; the platform's own network, after as many steps, {means[OURS]:.3f} ({compared})."
+    )
+
+
+def _done(laboratory: Laboratory) -> str:
+    size = " x ".join(map(str, laboratory.of_the_paper().patches.size))
+    return (
+        f"conf/paper.yaml and the study's own settings, {laboratory.base.training.steps} steps each, on the same "
+        f"cases; the paper's with 1 patch of {size} voxels a step, the platform's with "
+        f"{laboratory.base.training.batch_size}. The epoch with the best validation Dice, then the threshold and "
+        "smallest lesion that are best on the validation cases; no CRF. The V-Net has the parameters and the receptive "
+        "field (278 voxels along each axis) that were counted by hand."
+    )
+
+
+def _against(laboratory: Laboratory) -> tuple[str, ...]:
+    return (
+        f"One training of each: nothing here says how much another seed would change. Test cases: "
+        f"{len(laboratory.dataset.split.test)}.",
+        "The paper trains on whole volumes for 1500 steps; here patches, and as many steps as stated. A V-Net that "
+        "sees less of the head at once, and for fewer steps, may fall short of what the paper's did.",
+        "After equally many steps is not after equally long: see the minutes.",
+        "The threshold on the image is a low bar: it says that the network has learnt, not that its shape is why.",
+    )

@@ -4,7 +4,7 @@ import warnings
 import numpy as np
 import pytest
 
-from mlproject.evaluation.statistics import bootstrap_interval, corrected_together, paired_difference
+from mlproject.evaluation.statistics import bootstrap_interval, corrected_together, paired_difference, paired_t_p
 
 
 def test_interval_is_about_the_normal_one_for_many_cases():
@@ -119,3 +119,19 @@ def test_too_few_cases_could_not_show_any_difference(tests, cases, too_few):
 def test_different_numbers_of_cases_are_refused():
     with pytest.raises(ValueError, match="same cases"):
         paired_difference([0.1, 0.2], [0.1])
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "expected"),
+    [
+        ([0.0, 0.0, 0.0], [1.0, 2.0, 3.0], 0.0741799),  # t = 2 / (1 / sqrt 3) = 3.4641, two degrees of freedom
+        ([1.0, 2.0, 3.0], [0.0, 0.0, 0.0], 0.0741799),
+        ([1.0, 2.0], [1.0, 2.0], 1.0),
+        ([0.0, 1.0], [0.5, 1.5], 0.0),  # always by as much
+        ([1.0], [2.0], float("nan")),
+    ],
+)
+def test_paired_t(a: list[float], b: list[float], expected: float) -> None:
+    assert paired_t_p(a, b) == pytest.approx(expected, abs=1e-6, nan_ok=True)
+    with pytest.raises(ValueError, match="pairs"):
+        paired_t_p(a, [*b, 0.0])

@@ -39,11 +39,12 @@ def single(weights, iterations, **changes):
     )
 
 
-def test_every_weight_and_iteration_is_the_plain_crf_on_the_same_nodes():
+@pytest.mark.parametrize("pairs", [WEIGHTS, [(1.0, 0.0), (3.0, 0.0)], [(0.0, 3.0)]])
+def test_every_weight_and_iteration_is_the_plain_crf_on_the_same_nodes(pairs):
     case = crf_case()
     assert 0.1 < case.region.mean() < 0.9
-    for iteration, magnetisation in enumerate(mean_field(case.nodes, THETAS, WEIGHTS, 6), 1):
-        for column, weights in enumerate(WEIGHTS):
+    for iteration, magnetisation in enumerate(mean_field(case.nodes, THETAS, pairs, 6), 1):
+        for column, weights in enumerate(pairs):
             plain = refine_case(case, single(weights, iteration))
             np.testing.assert_allclose((1 + magnetisation[:, column]) / 2, plain[case.region], rtol=0, atol=1e-5)
             np.testing.assert_array_equal(plain[~case.region], case.probability[~case.region])

@@ -193,6 +193,13 @@ def test_a_pair_of_weights_has_the_best_of_its_iterations_and_thresholds_on_the_
     assert dice[int(row["iterations"]), float(row["threshold"])] == pytest.approx(row["dice"])
 
 
+def test_without_the_bilateral_term_the_gaussian_one_alone_is_tried(maps):
+    result = tune(maps, dataclasses.replace(ONE_TRIAL, trials=2, bilateral=False))
+    assert result.with_crf.crf.weight_bilateral == 0 and result.with_crf.crf.weight_gaussian > 0
+    assert set(result.pairs["weight_bilateral"]) == {0} and len(result.pairs) == 2 * sum(b == 0 for _, b in WEIGHTS)
+    assert result.trials["theta_gamma_mm"].nunique() == 2
+
+
 def test_the_finalists_are_the_best_pairs_scored_as_they_are_served_and_on_the_whole_brain(maps, result):
     finalists = result.finalists
     assert len(finalists) == 5

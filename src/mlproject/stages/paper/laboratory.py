@@ -81,34 +81,40 @@ class Laboratory:
         tree = config.flatten(config.to_tree(self.base)) | values
         return config.from_tree(Experiment, tree, f"{self.plan.paper} over the study's settings")
 
-    def training(self, name: str, experiment: Experiment, *, timed: bool = False) -> Training:
-        """The training of an experiment, done now if it has not been; one that was stopped is gone on with.
+    def training(self, name: str, experiment: Experiment, keep_model: bool = False) -> Training:
+        """The training of an experiment, done now if it has not been; `keep_model` logs its best epoch's network.
 
-        `timed`: its pace matters, so one that was stopped is begun anew.
+        One that was stopped is begun anew, so that its times are those of one go.
         """
         key = self._key(experiment)
-        known = runs.children(self.parent.id, **{TRAINING_TAG: key})
-        finished = [run.info.run_id for run in known if run.info.status == "FINISHED"]
-        if finished:
-            console.print(f"{name}: done already, run {finished[0]}")
-            return _result(finished[0], experiment)
-        run_id = known[0].info.run_id if known and not timed else ""
+        for known in runs.children(self.parent.id, **{TRAINING_TAG: key}):
+            if known.info.status == "FINISHED":
+                console.print(f"{name}: done already, run {known.info.run_id}")
+                return _result(known.info.run_id, experiment)
+            runs.close(known.info.run_id, "FAILED", "its process died")
         heading(name)
-        with runs.open_run(
-            experiment.tracking, name, "train", run_id=run_id, parent=self.parent, tags={TRAINING_TAG: key}
-        ) as run:
-            train.begin(experiment, self.dataset, run)
-            annotate(run, "train", experiment, self.dataset, part_of(self.parent))
-            job = train.job_of(experiment, self.dataset, experiment.run_path(run.id))
-            with closing(train.epochs(job, run, name)) as epochs:
-                best = max(epoch.validation_dice or 0 for epoch in epochs)
-            train.log_curves(run)
-            segmenter = train.best_model(experiment, self.dataset, run.id)
-            run.measures(registry.log_model(segmenter), experiment.data.root_path.name, self.dataset.digest)
+        with runs.open_run(experiment.tracking, name, "train", parent=self.parent, tags={TRAINING_TAG: key}) as run:
+            try:
+                best = self._fit(name, experiment, run)
+                if keep_model:
+                    segmenter = train.best_model(experiment, self.dataset, run.id)
+                    run.measures(registry.log_model(segmenter), experiment.data.root_path.name, self.dataset.digest)
+            finally:  # nobody goes on with it
+                shutil.rmtree(experiment.run_path(run.id), ignore_errors=True)
             run.log_metrics({"validation/best_dice": best})
-            annotate(run, "train", experiment, self.dataset, part_of(self.parent), f"Best validation Dice {best:.4f}.")
-        shutil.rmtree(experiment.run_path(run.id), ignore_errors=True)  # the model is in the run
+            result = f"Best validation Dice {best:.4f}."
+            annotate(run, "train", experiment, self.dataset, part_of(self.parent), result)
         return _result(run.id, experiment)
+
+    def _fit(self, name: str, experiment: Experiment, run: Run) -> float:
+        """Train in an open run; the best validation Dice."""
+        train.begin(experiment, self.dataset, run)
+        annotate(run, "train", experiment, self.dataset, part_of(self.parent))
+        job = train.job_of(experiment, self.dataset, experiment.run_path(run.id))
+        with closing(train.epochs(job, run, name)) as epochs:
+            best = max(epoch.validation_dice or 0 for epoch in epochs)
+        train.log_curves(run)
+        return best
 
     def model(self, training: Training) -> Segmenter:
         """The model of a training's best validation."""

@@ -41,7 +41,7 @@ def examine(laboratory: Laboratory) -> tuple[Finding, Figure, pd.DataFrame]:
     finding = Finding(
         part="loss",
         claim=CLAIM,
-        verdict=_verdict(tests, summaries),
+        verdict=_verdict(tests),
         done=_done(laboratory),
         tables=(
             ("Mean over the seeds, and the lowest and highest.", markdown.table(COLUMNS, rows)),
@@ -127,7 +127,7 @@ def _rows(panel: str, summary: pd.DataFrame, rates: dict[str, float]) -> Iterato
         yield (panel, str(loss), f"{rates[str(loss)]:g}", best, areas, reached + never)
 
 
-def _verdict(tests: list[Comparison], summaries: dict[str, pd.DataFrame]) -> str:
+def _verdict(tests: list[Comparison]) -> str:
     """Supported only where the sum has the larger area in all comparisons, each significantly so."""
     better = [difference > 0 for _, _, difference, _, _ in tests]
     sure = [corrected < 0.05 for *_, corrected in tests]

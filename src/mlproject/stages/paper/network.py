@@ -60,12 +60,14 @@ def examine(laboratory: Laboratory) -> tuple[Finding, Figure, pd.DataFrame]:
 def papers(laboratory: Laboratory) -> Training:
     """The training of the paper's network, in its own way."""
     experiment = laboratory.of_the_paper()
-    return laboratory.training(PAPER, laboratory.experiment(experiment, seed=laboratory.base.training.seed))
+    return laboratory.training(
+        PAPER, laboratory.experiment(experiment, seed=laboratory.base.training.seed), keep_model=True
+    )
 
 
 def ours(laboratory: Laboratory) -> Training:
     """The training of the study's own settings."""
-    return laboratory.training(OURS, laboratory.experiment(seed=laboratory.base.training.seed))
+    return laboratory.training(OURS, laboratory.experiment(seed=laboratory.base.training.seed), keep_model=True)
 
 
 def _intensity(laboratory: Laboratory) -> tuple[str, int, Postprocessing]:

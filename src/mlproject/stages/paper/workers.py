@@ -83,7 +83,7 @@ def _trained(laboratory: Laboratory, on: str, seed: int, count: int) -> Training
         threads=1 if on == "cpu" else laboratory.base.training.threads,
     )
     name = f"{count} worker{'s' * (count > 1)} on {on.upper()}, seed {seed}"
-    return laboratory.training(name, experiment, timed=True)
+    return laboratory.training(name, experiment)
 
 
 def _rows(trained: dict[tuple[str, int, int], Training], level: float) -> Iterator[dict[str, object]]:

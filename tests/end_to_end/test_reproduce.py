@@ -1,0 +1,113 @@
+"""`reproduce` on a tiny data set: every part, twice, stopped and gone on with."""
+
+import json
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+import pytest
+
+from end_to_end.conftest import TINY
+from mlproject import cli
+from mlproject.errors import Interrupted
+from mlproject.stages.paper.laboratory import Laboratory
+
+PAPER = """
+network: {name: vnet, vnet: {channels: 2, convolutions: [1, 1], bottom_convolutions: 1}}
+training: {optimizer: adagrad, decay: step, warmup_steps: 0, batch_size: 1}
+"""
+
+
+@pytest.fixture
+def command(tracking: Path, tiny_isles: Path) -> list[str]:
+    (tracking / "paper.yaml").write_text(PAPER)
+    settings = {
+        **{name: value for name, value in TINY.items() if name != "training.accelerator"},
+        "data.root": str(tiny_isles),
+        "work_dir": str(tracking / "work"),
+        "patches.per_case": "1",
+        "training.steps": "6",
+        "training.learning_rate": "1e-2",
+        "reproduce.seeds": "[0,1]",
+        "reproduce.loss_steps": "4",
+        "reproduce.validations": "2",
+        "reproduce.rates": "[1e-2]",
+        "reproduce.paper": str(tracking / "paper.yaml"),
+        "reproduce.document": str(tracking / "out" / "paper.md"),
+    }
+    return ["reproduce", *(word for name, value in settings.items() for word in (f"--{name}", value)), "--json"]
+
+
+def told(capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
+    document: dict[str, object] = json.loads(capsys.readouterr().out)
+    return document
+
+
+def trainings(parent: object) -> dict[str, str]:
+    """Status of each training below a study, by its run's id."""
+    client = mlflow.MlflowClient()
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    found = client.search_runs(experiments, f"tags.`mlflow.parentRunId` = '{parent}'")
+    return {run.info.run_id: run.info.status for run in found}
+
+
+def losses(run_id: object) -> pd.DataFrame:
+    return pd.read_csv(mlflow.MlflowClient().download_artifacts(str(run_id), "claims/loss.csv"))
+
+
+def test_every_claim_is_examined_and_written_down(
+    command: list[str], tracking: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([*command, "--reproduce.parts", "[network,crf,workers]"]) == 0
+    first = told(capsys)
+    assert set(first["verdicts"]) == {"network", "crf", "workers"}  # type: ignore[call-overload]
+    page = Path(str(first["page"])).read_text()
+    for part in ("network", "crf", "workers"):
+        assert f"(paper/{part}.png)" in page and (tracking / "out" / "paper" / f"{part}.png").stat().st_size > 10_000
+    for words in ("the paper's V-Net", "4,571", "Holm", "What speaks against it", "mean gain", "No row for GPUs"):
+        assert words.lower() in page.lower()
+    assert str(tracking) not in page
+
+    before = trainings(first["run_id"])
+    assert len(before) == 2 + 4 and set(before.values()) == {"FINISHED"}
+    assert cli.main([*command, "--reproduce.parts", "[crf]", "--reproduce.document", ""]) == 0
+    again = told(capsys)
+    assert again["run_id"] == first["run_id"] and again["verdicts"] == first["verdicts"]
+    assert trainings(first["run_id"]) == before
+
+
+def test_losses_stopped_gone_on_with_and_repeated(
+    command: list[str], tracking: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command += ["--reproduce.parts", "[loss]"]
+    fit, fits = Laboratory._fit, []
+
+    def until_the_fifth(laboratory: Laboratory, *arguments: object) -> float:
+        fits.append(arguments)
+        if len(fits) == 5:
+            raise Interrupted("stopped", 2)
+        return fit(laboratory, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Laboratory, "_fit", until_the_fifth)
+    assert cli.main(command) == 130
+    stopped = told(capsys)
+    assert stopped["status"] == "stopped" and "goes on with the study 'paper'" in str(stopped["error"])
+    assert cli.main(command) == 0
+    whole = told(capsys)
+    statuses = list(trainings(whole["run_id"]).values())
+    assert len(fits) == 5 + 5 and sorted(statuses) == ["FINISHED"] * 9 + ["KILLED"]
+    curves = losses(whole["run_id"])
+    assert (
+        curves.groupby(["panel", "variant", "seed"]).ngroups == 2 * 3 * 2
+        and (curves.groupby("panel").size() == 12).all()
+    )
+
+    assert cli.main([*command, "--reproduce.study", "second"]) == 0
+    second = told(capsys)
+    assert second["run_id"] != whole["run_id"] and len(fits) == 10 + 9
+    pd.testing.assert_frame_equal(losses(second["run_id"]), curves)
+
+    assert cli.main([*command, "--training.learning_rate", "2e-2"]) == 2
+    assert "cannot go on with other settings" in str(told(capsys)["error"])
+    assert cli.main([*command, "--training.steps", "null"]) == 2
+    assert "training.steps=null" in str(told(capsys)["error"])

@@ -30,6 +30,7 @@ def command(tracking: Path, tiny_isles: Path) -> list[str]:
         "training.learning_rate": "1e-2",
         "reproduce.seeds": "[0,1]",
         "reproduce.loss_steps": "4",
+        "reproduce.workers_steps": "4",
         "reproduce.validations": "2",
         "reproduce.rates": "[1e-2]",
         "reproduce.paper": str(tracking / "paper.yaml"),

@@ -20,7 +20,8 @@ class PaperSettings:
             to MLflow if empty.
         paper: YAML with the network and training of the paper.
         seeds: of the trainings that are repeated (parts loss and workers): weights at the start, and batches.
-        loss_steps: optimizer steps of each of these trainings.
+        loss_steps: optimizer steps of each training of the part loss.
+        workers_steps: optimizer steps of each training of the part workers, of two patches a process.
         rates: learning rates that are tried for each loss, with a seed of their own.
         validations: how often a training is validated; its curve has so many points.
         processes: how many processes the part workers compares with one.
@@ -32,6 +33,7 @@ class PaperSettings:
     paper: str = "conf/paper.yaml"
     seeds: tuple[int, ...] = (0, 1, 2)
     loss_steps: int = 200
+    workers_steps: int = 100
     rates: tuple[float, ...] = (1.6e-3, 5e-3, 1.6e-2)
     validations: int = 8
     processes: int = 2
@@ -48,11 +50,12 @@ class PaperSettings:
             )
         if not self.rates or min(self.rates) <= 0 or len(set(self.rates)) < len(self.rates):
             raise SettingsError(f"reproduce.rates={list(self.rates)}: give one or more, above 0 and all different")
-        for name, least in {"loss_steps": 1, "validations": 1, "processes": 2}.items():
+        for name, least in {"validations": 1, "processes": 2}.items():
             if getattr(self, name) < least:
                 raise SettingsError(f"reproduce.{name}={getattr(self, name)}: give {least} or more")
-        if self.loss_steps < self.validations:
-            raise SettingsError(
-                f"reproduce.validations={self.validations} in reproduce.loss_steps={self.loss_steps}: give fewer, or "
-                "more steps"
-            )
+        for name in ("loss_steps", "workers_steps"):
+            if getattr(self, name) < self.validations:
+                raise SettingsError(
+                    f"reproduce.validations={self.validations} in reproduce.{name}={getattr(self, name)}: give fewer, "
+                    "or more steps"
+                )

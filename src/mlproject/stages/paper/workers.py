@@ -38,8 +38,8 @@ def examine(laboratory: Laboratory) -> tuple[Finding, Figure, pd.DataFrame]:
         verdict=_verdict(table, laboratory.plan.processes),
         done=(
             f"The platform's network, {laboratory.plan.workers_steps} steps of the same "
-            f"{PATCHES_EACH * laboratory.plan.processes} patches, by 1 process and by {laboratory.plan.processes} (gloo "
-            "on a CPU, NCCL on GPUs); on a CPU each process has one thread. Time is counted from the first step, "
+            f"{PATCHES_EACH * laboratory.plan.processes} patches, by 1 process and by {laboratory.plan.processes} "
+            "(gloo on a CPU, NCCL on GPUs); on a CPU each process has one thread. Time is counted from the first step, "
             f"validations included. The level is {level:.3f}, {convergence.SHARE_OF_BEST:.0%} of the lowest best Dice."
         ),
         tables=(("", markdown.table(COLUMNS, table.apply(_as_row, axis=1))),),

@@ -37,7 +37,7 @@ class _ByVoxel(torch.autograd.Function):
         return result
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         normal, scale, weight = ctx.saved_tensors
         voxels = _by_voxel(gradient)

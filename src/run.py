@@ -12,10 +12,8 @@ if __name__ == "__main__":
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("mlproject"):
             raise
-        environment = f"`source {PROJECT}/.venv/bin/activate`, which `make -C {PROJECT} environment` makes"
-        print(
-            f"error: {sys.executable} has no {error.name}: the environment is missing. {environment}", file=sys.stderr
-        )
+        environment = f"`source {PROJECT}/.venv/bin/activate` (`make -C {PROJECT} environment` makes it)"
+        print(f"error: {sys.executable} has no {error.name}: {environment} gives you one that has", file=sys.stderr)
         sys.exit(2)
 
     sys.exit(main(sys.argv[1:]))

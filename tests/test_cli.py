@@ -153,7 +153,7 @@ def test_without_the_environment_it_is_said_how_to_get_it() -> None:
     command = [sys.executable, "-S", str(PROJECT / "src" / "run.py"), "--help"]  # -S: without installed packages
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2 and done.stdout == ""
-    assert re.fullmatch(r"error: .* has no \w+: the environment is missing.*bin/activate.*\n", done.stderr)
+    assert re.fullmatch(r"error: .* has no \w+: `source .*bin/activate`.*\n", done.stderr)
 
 
 def test_usage(capsys: pytest.CaptureFixture[str]) -> None:

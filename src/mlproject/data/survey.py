@@ -76,14 +76,18 @@ def find(data: DataSettings, layout_given: bool, channels_given: bool) -> Found:
 
 
 def _no_layout(root: Path, label_name: str | None) -> str:
-    """What there is instead, and what of it could be given: a folder further down, or a table."""
+    """What there is instead, and what of it could be given: a folder with most of the images, or a table."""
+    if root.is_file():
+        return "it is a file, and no table (CSV) with the column case and columns that name images; see docs/data.md"
     images = visible_images(root.rglob("*"))
     if not images and is_dicom(root):
         return f"holds DICOM: {ADVICE}"
     files = images or [file for file in islice(root.rglob("[!.]*"), FILES_NAMED) if file.is_file()]
     named = ", ".join(str(file.relative_to(root)) for file in files[:FILES_NAMED])
     found = f"found {named} ..." if files else "the folder holds no file"
-    between = [folder for folder in reversed(images[0].parents) if root in folder.parents] if images else []
+    holding = Counter(folder for image in images for folder in image.parents if root in folder.parents)
+    between = [folder for folder, count in holding.items() if 2 * count > len(images)]
+    between.sort(key=lambda folder: len(folder.parts))
     fits = next((f"{below} ({names[0]})" for below in between if (names := fitting_layouts(below, label_name))), "")
     tables = ", ".join(str(file) for file in sorted(root.glob("*.csv")))
     return (

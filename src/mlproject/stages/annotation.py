@@ -10,6 +10,7 @@ from mlproject.data.case import DataSettings
 from mlproject.data.dataset import DataSet, digest_of
 from mlproject.data.preprocessing import PreparedCase
 from mlproject.evaluation.metrics import ALL_CASES
+from mlproject.prediction.segmenter import ModelDescription
 from mlproject.stages.plan import ONLY_PREDICT, budget, device_of
 from mlproject.stages.settings import EvaluateSettings, Experiment
 from mlproject.tracking import markdown
@@ -41,6 +42,17 @@ def annotate(run: Run, stage: str, settings: Experiment, dataset: DataSet, again
         changed_code="yes" if source().changed else "no",
     )
     run.describe(note(result, _what(stage, settings, dataset), again))
+
+
+def settings_of_model(settings: EvaluateSettings, described: ModelDescription) -> EvaluateSettings:
+    """The settings of an evaluation with what the model decides in them; what it does not say has no part in one."""
+    return replace(
+        settings,
+        data=replace(settings.data, channels=described.channels, missing=described.missing),
+        preprocessing=described.preprocessing,
+        network=described.network,
+        prediction=replace(described.prediction, device=settings.prediction.device),
+    )
 
 
 def annotate_evaluation(

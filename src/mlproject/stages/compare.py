@@ -11,18 +11,19 @@ import numpy as np
 
 from mlproject.data.cache import PreparedCache
 from mlproject.data.cases import find_cases
-from mlproject.data.dataset import load_all
+from mlproject.data.dataset import digest_of, load_all
 from mlproject.data.geometry import GRID_TOLERANCE_MM, largest_shift_mm
 from mlproject.data.preprocessing import PreparedCase
+from mlproject.data.splits import Split
 from mlproject.errors import DataError, ModelError
 from mlproject.evaluation.comparison import A, B, MetricDifference, compare, in_words
 from mlproject.evaluation.comparison_report import write_comparison
 from mlproject.evaluation.gathering import Answer, Gathered, Gatherer
-from mlproject.evaluation.metrics import summarise_groups
+from mlproject.evaluation.metrics import groups_to_show, summarise_groups
 from mlproject.evaluation.wording import summary_table
 from mlproject.prediction.postprocessing import apply
 from mlproject.prediction.segmenter import Segmenter, digests_of
-from mlproject.stages.annotation import annotate_evaluation
+from mlproject.stages.annotation import annotate_evaluation, settings_of_model
 from mlproject.stages.console import console
 from mlproject.stages.plan import show_run
 from mlproject.stages.progress import track
@@ -63,7 +64,10 @@ def run(settings: EvaluateSettings) -> dict[str, Any]:
         for note in (notes := [*notes, *a.notes, *b.notes]):
             console.print(f"note:     {note}")
         mlflow_run.tag(model=a.uri, compare=b.uri)
-        mlflow_run.log_settings(settings)
+        mlflow_run.log_settings(settings_of_model(settings, a.segmenter.description))  # one run has room for A's alone
+        measured = [a.cases[case] for case in names]
+        data = settings.data.root_path.name
+        mlflow_run.log_dataset(data, digest_of(measured), settings.data.root, Split((), (), tuple(names)))
         gathered = _measure(a, b, names)
         found = compare(gathered.tables)
         summaries = summarise_groups(gathered.tables)
@@ -71,7 +75,7 @@ def run(settings: EvaluateSettings) -> dict[str, Any]:
         facts = {
             "model A": _named(a),
             "model B": _named(b),
-            "data": settings.data.root_path.name,
+            "data": data,
             "MLflow run": mlflow_run.id,
             "cases": str(len(names)),
         }
@@ -81,9 +85,8 @@ def run(settings: EvaluateSettings) -> dict[str, Any]:
         metrics = headline(found)
         mlflow_run.log_metrics(metrics)
         result = "\n\n".join(escape(sentence) for sentence in in_words(found))
-        measured = [a.cases[case] for case in names]
         annotate_evaluation(mlflow_run, settings, a.segmenter.description.channels, measured, result)
-        for group, variants in summaries.items():
+        for group, variants in groups_to_show(summaries).items():
             count = int(next(iter(variants.values()))["cases"]["dice"])
             console.print()
             console.print(summary_table(variants, f"{group.capitalize()} ({count}), mean and 95 % interval"))

@@ -44,14 +44,14 @@ class Results:
         summaries: group of cases → variant → summary.
         differences: what is compared → the paired difference in Dice.
         chosen: the variant that the model uses.
-        report: the report's HTML file.
+        report: the report's HTML file; None where there is none.
     """
 
     tables: dict[str, pd.DataFrame]
     summaries: dict[str, dict[str, pd.DataFrame]]
     differences: dict[str, PairedDifference]
     chosen: str
-    report: Path
+    report: Path | None = None
 
     def show(self) -> None:
         """Print the table, its paired differences and the false alarms."""

@@ -16,7 +16,7 @@ import trees
 from end_to_end.conftest import PROJECT, TINY
 from mlproject import cli
 from mlproject.errors import Interrupted
-from mlproject.stages import postprocess, train
+from mlproject.stages import compare, postprocess, train
 from mlproject.tracking import registry
 
 CONFIG = PROJECT / "conf" / "isles2017.yaml"
@@ -113,6 +113,7 @@ def test_every_case_is_tested_once_and_the_folds_answer_as_one(
         split = pd.read_csv(artifact(fold.info.run_id, "split.csv")).set_index("case")["split"]
         assert set(own.loc[own["fold"] == number, "case"]) == set(split[split == "test"].index)
     note = parent.data.tags["mlflow.note.content"]
+    assert note.startswith("Out-of-fold Dice **")
     for words in ("6 test cases", "in 2 folds, each case in the test part of one", "crossvalidate -P study=NEW_NAME"):
         assert words in note
     assert folds[1].info.run_id in note and str(isles2017) not in note
@@ -122,6 +123,9 @@ def test_every_case_is_tested_once_and_the_folds_answer_as_one(
     assert described.members == 2 and len(described.seen) == 6 * 2  # the tiny data set's dwi and adc, taken in turn
     version = mlflow.MlflowClient().get_model_version("stroke-lesion", "1")
     assert "Not measured with this model itself" in version.description
+
+    assert compare.model_uri_of(parent_id) == f"runs:/{parent_id}/model"
+    assert train.training_run_of(folds[1].info.run_id) == below(folds[1].info.run_id)[0].info.run_id
 
     before = {run.info.run_id: run.info.end_time for fold in folds for run in (fold, *below(fold.info.run_id))}
     assert cli.main(command) == 0

@@ -72,8 +72,16 @@ def note(result: str, what: str, again: str) -> str:
     return "\n\n".join((result or "No result yet.", what, f"**To do it again**\n\n{again}"))
 
 
-def result_in_words(summaries: Mapping[str, Mapping[str, pd.DataFrame]], chosen: str) -> str:
-    """A test result as Markdown: a sentence, and a table with a row for each variant, the chosen one in bold."""
+def result_in_words(
+    summaries: Mapping[str, Mapping[str, pd.DataFrame]],
+    chosen: str,
+    tested: str = "Test",
+    bold: str = "the variant that the model uses",
+) -> str:
+    """A test result as Markdown: a sentence, and a table with a row for each variant, the chosen one in bold.
+
+    `tested`: how, in a word. `bold`: what the bold row is.
+    """
     variants = summaries[ALL_CASES]
     rows = []
     for variant, summary in variants.items():
@@ -82,8 +90,8 @@ def result_in_words(summaries: Mapping[str, Mapping[str, pd.DataFrame]], chosen:
     cases = int(variants[chosen]["cases"]["dice"])
     header = [f"{cases} test cases", *(METRIC_TITLES[name] for name in RESULT)]
     return (
-        f"Test Dice **{interval(variants[chosen], 'dice')}**.\n\n{markdown.table(header, rows)}\n\n"
-        "Mean and 95 % interval; in bold the variant that the model uses."
+        f"{tested} Dice **{interval(variants[chosen], 'dice')}**.\n\n{markdown.table(header, rows)}\n\n"
+        f"Mean and 95 % interval; in bold {bold}."
     )
 
 

@@ -21,7 +21,7 @@ from mlproject.prediction.segmenter import Segmenter
 from mlproject.stages import postprocess, registration, train
 from mlproject.stages.annotation import annotate, part_of, reproduction, result_in_words
 from mlproject.stages.console import console, heading
-from mlproject.stages.out_of_fold import OUT_OF_FOLD, log_pooled, pooled
+from mlproject.stages.out_of_fold import pooled
 from mlproject.stages.pipeline import trained_and_tuned
 from mlproject.stages.plan import show_plan, show_run
 from mlproject.stages.registration import TrainedModel
@@ -67,14 +67,12 @@ def run(settings: CrossValidationSettings) -> dict[str, Any]:
             console.print(f"the study {settings.study} is complete, in run {parent.id}: its model is {registered}")
             return {"run_id": parent.id, "model": registered}
         folds = [_fold(_of_fold(settings, number), dataset, parent) for number, dataset in enumerate(datasets)]
-        heading("Out of fold")
-        results, by_fold = pooled(folds, parent)
-        log_pooled(results, parent)
-        said = f"{result_in_words(results.summaries, results.chosen)}\n\n{OUT_OF_FOLD}\n\n{by_fold}"
+        results, said = pooled(folds, parent)
         annotate(parent, STAGE, settings, whole, again, said)
         ensemble, uri = _ensemble(settings, datasets, folds, parent)
         origin = {f"fold {number}": fold for number, fold in enumerate(folds)}
         model = TrainedModel(settings.alone(), whole, ensemble, uri, origin)
+        heading("Out of fold: each case tested by the network that has not seen it")
         return registration.published(STAGE, settings, model, results, said, parent, again) | {"folds": folds}
 
 

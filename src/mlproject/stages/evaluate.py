@@ -45,6 +45,7 @@ class Results:
         differences: what is compared → the paired difference in Dice.
         chosen: the variant that the model uses.
         report: the report's HTML file; None where there is none.
+        tested: how the cases were tested, in a word.
     """
 
     tables: dict[str, pd.DataFrame]
@@ -52,13 +53,14 @@ class Results:
     differences: dict[str, PairedDifference]
     chosen: str
     report: Path | None = None
+    tested: str = "Test"
 
     def show(self) -> None:
         """Print the table, its paired differences and the false alarms."""
         for group, summary in self.summaries.items():
             cases = int(next(iter(summary.values()))["cases"]["dice"])
             console.print()
-            console.print(summary_table(summary, f"Test, {group} ({cases}), mean and 95 % interval"))
+            console.print(summary_table(summary, f"{self.tested}, {group} ({cases}), mean and 95 % interval"))
         console.print()
         for name, difference in self.differences.items():
             console.print(verdict(name, difference))

@@ -9,6 +9,7 @@ import pandas as pd
 from mlproject.evaluation.comparison import dice_differences
 from mlproject.evaluation.figures import dice_against_volume, paired_dots
 from mlproject.evaluation.metrics import summarise_groups
+from mlproject.stages.annotation import result_in_words
 from mlproject.stages.evaluate import Results, headline
 from mlproject.tracking import markdown, runs
 from mlproject.tracking.runs import Run
@@ -16,18 +17,18 @@ from mlproject.tracking.runs import Run
 FOLDER = "out_of_fold"
 AS_CHOSEN = "as chosen"
 """The variant of each case that its fold's validation cases chose."""
-OUT_OF_FOLD = (
-    "Out of fold: each case is tested once, by the network of its fold, which has not seen it; "
-    f"*{AS_CHOSEN}* is with the postprocessing that this network's own validation cases chose. The model is the "
-    "ensemble of these networks. It has seen all of the cases, so this is not its result, which only cases from "
-    "elsewhere can give."
+TESTED = "Out-of-fold"
+EXPLANATION = (
+    "Out of fold: each case is tested once, by the network of its fold, which has not seen it. The model is the "
+    "ensemble of these networks, which has seen all of the cases: its own result only cases from elsewhere can give."
 )
 
 
 def pooled(folds: Sequence[str], parent: Run) -> tuple[Results, str]:
-    """The results of all cases from the evaluations of the folds (ids of their runs), and a table by fold in Markdown.
+    """The results of all cases from the evaluations of the folds (ids of their runs), and all of it in Markdown.
 
-    Logs the table of all cases to the parent: fold, variant, case, metrics, and whether the variant was chosen.
+    Logs them to the parent: figures, the metrics that a test result has, and the table of all cases (fold, variant,
+    case, metrics, and whether this is the variant that the fold's validation cases chose).
     """
     tables, by_fold = [], []
     for number, fold in enumerate(folds):
@@ -46,18 +47,16 @@ def pooled(folds: Sequence[str], parent: Run) -> tuple[Results, str]:
         cases["missing"] = cases["missing"].fillna("")
     parent.log_table(cases, f"{FOLDER}/cases.csv")
     variants = {str(variant): rows for variant, rows in cases.groupby("variant", sort=False)}
+    parent.log_figure(paired_dots(variants), f"{FOLDER}/variants.png")
     differences = dice_differences(variants)
     variants[AS_CHOSEN] = cases[cases["chosen"]]
-    results = Results(variants, summarise_groups(variants), differences, AS_CHOSEN)
-    return results, markdown.table(("Fold", "Test cases", "Mean Dice", "Chosen", "Run"), by_fold)
-
-
-def log_pooled(results: Results, parent: Run) -> None:
-    """Log the figures and the metrics of the pooled results, under the names that a test result has."""
-    by_variant = {variant: table for variant, table in results.tables.items() if variant != AS_CHOSEN}
-    parent.log_figure(paired_dots(by_variant), f"{FOLDER}/variants.png")
-    parent.log_figure(dice_against_volume(results.tables[AS_CHOSEN]), f"{FOLDER}/dice_by_volume.png")
-    parent.log_metrics(headline(results.summaries, results.differences, results.chosen))
+    summaries = summarise_groups(variants)
+    parent.log_figure(dice_against_volume(variants[AS_CHOSEN]), f"{FOLDER}/dice_by_volume.png")
+    parent.log_metrics(headline(summaries, differences, AS_CHOSEN))
+    result = result_in_words(summaries, AS_CHOSEN, TESTED, "what the validation cases of each fold chose")
+    overview = markdown.table(("Fold", "Test cases", "Mean Dice", "Chosen", "Run"), by_fold)
+    said = f"{result}\n\n{EXPLANATION}\n\n{overview}"
+    return Results(variants, summaries, differences, AS_CHOSEN, tested=TESTED), said
 
 
 def _read(run_id: str, name: str) -> Any:

@@ -1,5 +1,6 @@
 """MLflow runs: opened, resumed, filled and closed. The only importer of MLflow's tracking calls."""
 
+import ast
 import math
 import os
 import subprocess
@@ -157,13 +158,21 @@ def refuse_other_settings(
     differences = [
         f"{name.removeprefix('cfg.')}: {known[name]} then, {value} now"
         for name, value in _as_parameters(settings).items()
-        if known.get(name, value) != value and not name.removeprefix("cfg.").startswith(tuple(may_change))
+        if not _same(known.get(name, value), value) and not name.removeprefix("cfg.").startswith(tuple(may_change))
     ]
     if differences:
         raise SettingsError(
             f"run {run_id} cannot go on with other settings ({', '.join(differences)}): give the same ones, or "
             f"{otherwise}"
         )
+
+
+def _same(one: str, other: str) -> bool:
+    """Whether two parameters are one value, as a default of 300 and the 300.0 that is read from a file are."""
+    try:
+        return one == other or bool(ast.literal_eval(one) == ast.literal_eval(other))
+    except (ValueError, SyntaxError):
+        return False
 
 
 def refuse_other_data(run_id: str, digest: str, otherwise: str = "begin a run") -> None:

@@ -4,25 +4,96 @@
 
 import threading
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 import torch
 import torchio as tio
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import Dataset
 
-from mlproject.data.augmentation import draw_augmentation
+from mlproject.data.augmentation import Augmentation, Millimetres, Voxels, draw_augmentation
 from mlproject.data.patch_settings import PatchSettings
 from mlproject.data.preprocessing import PreparedCase
 from mlproject.errors import DataError
+
+CENTRES_AT_ONCE = 128
+"""Patches of a case whose centres are drawn together: the sampler's set-up costs as much as a hundred draws."""
 
 _GLOBAL_GENERATOR = threading.Lock()
 """Held while TorchIO's sampler draws from torch's global generator, which is put back afterwards."""
 
 
-class PatchDataset(Dataset[dict[str, Any]]):
-    """An endless row of augmented patches, each a pure function of (seed, index).
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """A patch as it was cut from its case, with what it takes to change it; whoever has the device does the change.
+
+    Attributes:
+        image: float32 (C, I, J, K) z-scores, margin included, 0 outside the brain and beyond the volume.
+        masks: uint8 (2, I, J, K), brain and lesions, margin included.
+        margin: voxels around the patch along each axis.
+        spacing_mm: voxel size.
+        augmentation: the changes.
+        missing: channels that the case lacks; they stay 0.
+        case: position of the case among all.
+    """
+
+    image: Tensor
+    masks: Tensor
+    margin: Voxels
+    spacing_mm: Millimetres
+    augmentation: Augmentation
+    missing: tuple[int, ...]
+    case: int
+
+    def pin_memory(self) -> Self:
+        """The same in page-locked memory, from which it goes to a GPU without waiting; for PyTorch's DataLoader."""
+        return replace(self, image=self.image.pin_memory(), masks=self.masks.pin_memory())
+
+    def changed(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """The patch, changed on `device`: image float32 (C, *size), and masks uint8 (2, *size)."""
+        image, masks = (tensor.to(device, non_blocking=True) for tensor in (self.image, self.masks))
+        image, masks = self.augmentation.apply(image, masks, self.margin, self.spacing_mm)
+        for channel in self.missing:  # as in prediction, not 0 with noise and another brightness
+            image[channel].zero_()
+        return image, masks
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Patches that a step is made of, all on one device.
+
+    Attributes:
+        image: float32 (B, C, *size), z-scores, 0 outside the brain and in channels that the case lacks.
+        label: float32 (B, 1, *size), 0 or 1.
+        cases: position of each patch's case among all.
+    """
+
+    image: Tensor
+    label: Tensor
+    cases: tuple[int, ...]
+
+    def pin_memory(self) -> Self:
+        """As it is: what is on its device needs no pinning."""
+        return self
+
+
+def batch_of(cuts: Sequence[Cut], device: torch.device | None = None) -> Batch:
+    """Change each patch on `device` (the CPU where None is given), and lay them side by side for convolutions."""
+    size = [n - 2 * margin for n, margin in zip(cuts[0].image.shape[1:], cuts[0].margin, strict=True)]
+    shape = (len(cuts), len(cuts[0].image), *size)
+    image = torch.empty(shape, device=device, memory_format=torch.channels_last_3d)
+    label = torch.empty((len(cuts), 1, *size), device=device)
+    for number, cut in enumerate(cuts):
+        changed, masks = cut.changed(image.device)
+        image[number], label[number] = changed, masks[1:]
+    return Batch(image, label, tuple(cut.case for cut in cuts))
+
+
+class PatchDataset(Dataset[Cut]):
+    """An endless row of patches and their changes, each a pure function of (seed, index).
 
     Indices 0 to epoch_length - 1 are the first epoch, and so on without end. An epoch goes `per_case` times
     through all cases, in an order of its own, so that neighbouring patches come from different cases. Neither
@@ -42,50 +113,55 @@ class PatchDataset(Dataset[dict[str, Any]]):
             raise DataError(f"training needs a label for every case; none for {', '.join(unlabelled)}")
         self.cases, self.settings, self.seed = cases, settings, seed
         self.epoch_length = len(cases) * settings.per_case
-        self._centres: dict[int, tuple[int, list[list[int]]]] = {}  # case: its latest epoch and the centres
+        self._order: tuple[int, NDArray[np.intp]] = (-1, np.empty(0, np.intp))  # an epoch, and its order of cases
+        self._centres: dict[int, tuple[int, list[list[int]]]] = {}  # case: its latest block and the centres
 
     def __len__(self) -> int:
         """Patches in one epoch; larger indices are valid too and belong to later epochs."""
         return self.epoch_length
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """The patch at `index`, 0 or more.
-
-        Returns:
-            "image": float32 (C, *size), z-scores, 0 outside the brain and in channels that the case lacks;
-            "label": float32 (1, *size), 0 or 1; "case": position in `cases`.
-        """
+    def __getitem__(self, index: int) -> Cut:
+        """The patch at `index`, 0 or more, not changed yet."""
         epoch, position = divmod(index, self.epoch_length)
         turn, place = divmod(position, len(self.cases))
-        number = int(self._generator(0, epoch).permutation(len(self.cases))[place])
+        number = self._case(epoch, place)
         case, settings = self.cases[number], self.settings
-        generator = self._generator(1, epoch, position)
-        augmentation = draw_augmentation(settings.augmentation, len(case.image), generator)
+        augmentation = draw_augmentation(settings.augmentation, len(case.image), self._generator(1, epoch, position))
         margin = augmentation.margin(settings.size, case.geometry.spacing_mm)
         shape = np.array(settings.size) + 2 * np.array(margin)
-        start = np.array(self._centre(number, epoch, turn)) - np.array(settings.size) // 2 - margin
-        image = torch.from_numpy(cut(case.image, start, shape))
-        brain, label = (cut(np.asarray(mask)[None], start, shape) for mask in (case.brain, case.label))
-        masks = torch.from_numpy(np.concatenate([brain, label], dtype=np.uint8))
-        image, masks = augmentation.apply(image, masks, margin, case.geometry.spacing_mm)
-        image[list(case.missing.values())] = 0  # as in prediction, not 0 with noise and another brightness
-        return {"image": image, "label": masks[1:].float(), "case": number}
+        centre = self._centre(number, epoch * settings.per_case + turn)
+        start = np.array(centre) - np.array(settings.size) // 2 - margin
+        assert case.label is not None
+        masks = np.stack([cut(mask[None], start, shape)[0].view(np.uint8) for mask in (case.brain, case.label)])
+        return Cut(
+            image=torch.from_numpy(cut(case.image, start, shape)),
+            masks=torch.from_numpy(masks),
+            margin=margin,
+            spacing_mm=case.geometry.spacing_mm,
+            augmentation=augmentation,
+            missing=tuple(case.missing.values()),
+            case=number,
+        )
 
     def _generator(self, *key: int) -> np.random.Generator:
         return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=key))
 
-    def _centre(self, number: int, epoch: int, turn: int) -> list[int]:
-        """Centre voxel of the case's patch number `turn` of an epoch.
-
-        The sampler's set-up costs 10 to 20 ms a case, so an epoch's centres are drawn at once and kept.
-        """
-        kept_epoch, centres = self._centres.get(number, (-1, []))
+    def _case(self, epoch: int, place: int) -> int:
+        kept_epoch, order = self._order
         if kept_epoch != epoch:
-            seed = int(self._generator(2, epoch, number).integers(2**63))
-            settings = self.settings
-            centres = sample_centres(self.cases[number], settings.lesion_share, settings.per_case, seed)
-            self._centres[number] = (epoch, centres)
-        return centres[turn]
+            order = self._generator(0, epoch).permutation(len(self.cases))
+            self._order = (epoch, order)
+        return int(order[place])
+
+    def _centre(self, number: int, visit: int) -> list[int]:
+        """Centre voxel of the case's patch number `visit`, counted over all epochs."""
+        block, position = divmod(visit, CENTRES_AT_ONCE)
+        kept_block, centres = self._centres.get(number, (-1, []))
+        if kept_block != block:
+            seed = int(self._generator(2, block, number).integers(2**63))
+            centres = sample_centres(self.cases[number], self.settings.lesion_share, CENTRES_AT_ONCE, seed)
+            self._centres[number] = (block, centres)
+        return centres[position]
 
 
 def sample_centres(case: PreparedCase, lesion_share: float, count: int, seed: int) -> list[list[int]]:
@@ -111,4 +187,8 @@ def cut(values: NDArray[Any], start: NDArray[np.intp], shape: NDArray[np.intp]) 
     """A copy of the box of `shape` from voxel `start` of (C, I, J, K), 0 beyond it; the two must overlap."""
     low, high = np.maximum(start, 0), np.minimum(start + shape, values.shape[1:])
     inside = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-    return np.pad(values[:, *inside], [(0, 0), *zip(low - start, start + shape - high, strict=True)])
+    if (high - low == shape).all():
+        return np.array(values[:, *inside])
+    box = np.zeros((len(values), *shape), values.dtype)
+    box[:, *(slice(a, b) for a, b in zip(low - start, high - start, strict=True))] = values[:, *inside]
+    return box

@@ -1,10 +1,11 @@
 """The training loop of one process, alone or one of many."""
 
 import itertools
+import math
 import os
 import signal
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch.distributed.nn.functional import all_reduce
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from mlproject.data.patches import PatchDataset
+from mlproject.data.patches import Batch, PatchDataset, batch_of
 from mlproject.errors import TrainingError
 from mlproject.evaluation.validation import CaseValidation
 from mlproject.network.architectures import build_network
@@ -25,8 +26,6 @@ from mlproject.training.job import BEST, LAST, FitJob
 from mlproject.training.progress import Epoch, Event, Point, Progress, Validating
 from mlproject.training.settings import TrainingSettings
 from mlproject.training.state import FitState
-
-Batch = dict[str, torch.Tensor]
 
 
 class Trainer:
@@ -49,8 +48,10 @@ class Trainer:
             decayed = get_ema_multi_avg_fn(settings.average)  # type: ignore[no-untyped-call]
             average = AveragedModel(module, multi_avg_fn=decayed).to(fabric.device)
         self.loss = SegmentationLoss(job.loss, all_reduce if fabric.world_size > 1 else None)
-        self.network, self.optimizer = fabric.setup(module, _optimizer(module, settings))
+        trained: Any = torch.compile(module) if settings.compile else module
+        self.network, self.optimizer = fabric.setup(trained, _optimizer(module, settings, fabric.device))
         self.state = FitState(module, average, self.optimizer)
+        self.unread: list[tuple[int, torch.Tensor, tuple[int, ...]]] = []  # step, its figures on the device, its cases
         self.took = 0.0  # by the last step, in seconds; not yet in the state's, on which all processes agree
         self.began, self.share_before = time.monotonic(), 0.0
 
@@ -59,7 +60,7 @@ class Trainer:
         if self._resume():
             yield self.state.closed_epoch()
         self.began, self.share_before = time.monotonic(), self._share()
-        batches = iter(self._loader())
+        batches = self._batches()
         while True:
             if self.state.step > self.state.closed and (self._over() or self.state.step % self.epoch_steps == 0):
                 epoch = yield from self._close_epoch(stop)
@@ -69,14 +70,18 @@ class Trainer:
             if self._over():
                 return
             if not self._train_step(batches, stop):
+                self._read()
                 self._write_last()
                 yield self._stopped()
                 return
             if self.state.step % self.job.training.log_every == 0:
                 yield self._log_point()
 
-    def _loader(self) -> DataLoader[Batch]:
-        """This process's share of every batch from the present step on, cut ahead by worker processes."""
+    def _batches(self) -> Iterator[Batch]:
+        """This process's share of every batch from the present step on, cut ahead by worker processes.
+
+        On a GPU the workers only cut: patches are changed there, where it costs next to nothing.
+        """
         share = self.job.training.batch_size // self.fabric.world_size
         on_gpu = self.fabric.device.type == "cuda"
         workers = self.job.training.workers
@@ -88,46 +93,66 @@ class Trainer:
                 first = step * self.job.training.batch_size + self.fabric.global_rank * share
                 yield list(range(first, first + share))
 
-        return DataLoader(
+        loader: DataLoader[Any] = DataLoader(
             self.patches,
             batch_sampler=indices(),
+            collate_fn=list if on_gpu else batch_of,
             num_workers=workers,
             worker_init_fn=_ignore_signals,
             pin_memory=on_gpu,
             timeout=300 if workers else 0,
         )
+        for entry in loader:
+            yield batch_of(entry, self.fabric.device) if on_gpu else entry
 
     def _train_step(self, batches: Iterator[Batch], stop: Callable[[], bool]) -> bool:
         """One optimizer step on the next batch; False, and nothing done, where the fit shall stop."""
         state, settings, began = self.state, self.job.training, time.monotonic()
-        batch = next(batches)
-        image = batch["image"].to(self.fabric.device, non_blocking=True, memory_format=torch.channels_last_3d)
-        label = batch["label"].to(self.fabric.device, non_blocking=True)
-        self.network.train()
-        terms = self.loss(self.network(image), label)
-        bad = not torch.isfinite(terms.total)
-        wants_stop, any_bad, state.seconds = self._agree([float(stop()), float(bad), state.seconds + self.took])
+        wants_stop, state.seconds = self._agree([float(stop()), state.seconds + self.took])
         if wants_stop:
             return False
-        if any_bad:
-            raise self._not_finite(batch["case"].tolist() if bad else [])
+        batch = next(batches)
+        self.network.train()
+        terms = self.loss(self.network(batch.image), batch.label)
         for group in self.optimizer.param_groups:
             group["lr"] = settings.learning_rate * settings.learning_rate_factor(state.step, self._share())
         self.fabric.backward(terms.total)
+        norm = terms.total
         if clip := settings.gradient_clip:
             norm = self.fabric.clip_gradients(self.network, self.optimizer, max_norm=clip, error_if_nonfinite=False)
-            # In float16 an overflow is usual: the gradient scaler passes over such a step by itself.
-            if norm is not None and settings.precision != "16-mixed" and not torch.isfinite(norm):
-                raise self._not_finite(batch["case"].tolist())
+        figures = torch.stack([terms.total, terms.cross_entropy, terms.dice, norm]).detach()
+        self.unread.append((state.step + 1, figures, batch.cases))
+        if figures.device.type == "cpu":  # a GPU would have to wait for it
+            self._read()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if state.average is not None:
             state.average.update_parameters(state.module)
-        losses = [float(term.detach()) for term in (terms.total, terms.cross_entropy, terms.dice)]
         self.took = time.monotonic() - began
         state.step += 1
-        state.window = [total + value for total, value in zip(state.window, [*losses, self.took, 1.0], strict=True)]
+        state.window[3:] = state.window[3] + self.took, state.window[4] + 1
         return True
+
+    def _read(self) -> None:
+        """Add the figures of the steps since the last reading to the window, or raise where one is not finite.
+
+        A CPU reads before each step changes the weights, a GPU once for every point of the curve, and before anything
+        is written.
+        """
+        began = time.monotonic()
+        rows = torch.stack([figures for _, figures, _ in self.unread]).tolist() if self.unread else []
+        overflow_is_usual = self.job.training.precision == "16-mixed"  # the gradient scaler leaves such a step out
+        checked = [row[:3] if overflow_is_usual else row for row in rows]
+        bad = [entry for entry, row in zip(self.unread, checked, strict=True) if not all(map(math.isfinite, row))]
+        (any_bad,) = self._agree([float(bool(bad))])
+        if any_bad:
+            raise self._not_finite(bad[0][0] if bad else self.state.step + 1, bad[0][2] if bad else ())
+        self.state.window[:3] = [sum(values) for values in zip(self.state.window, *rows, strict=False)][:3]
+        self.unread.clear()
+        waited = time.monotonic() - began
+        if self.fabric.device.type == "cuda":  # within no step
+            self.took += waited
+            self.state.window[3] += waited
 
     def _agree(self, values: list[float]) -> list[float]:
         """The largest of each value over all processes, so that all of them decide alike."""
@@ -145,11 +170,11 @@ class Trainer:
         torch.distributed.all_gather_object(gathered, values)
         return list(itertools.chain.from_iterable(gathered))
 
-    def _not_finite(self, cases: list[int]) -> TrainingError:
-        names = ", ".join(sorted({self.cases[case].name for case in self._gather(cases)}))
+    def _not_finite(self, step: int, cases: Sequence[int]) -> TrainingError:
+        names = ", ".join(sorted({self.cases[case].name for case in self._gather(list(cases))}))
         return TrainingError(
-            f"the loss or its gradient is not finite at step {self.state.step + 1} (cases in the batch: {names}); no "
-            "weight was changed by it. Look at these cases, or set training.gradient_clip, "
+            f"the loss or its gradient is not finite at step {step} (cases in the batch: {names}); the checkpoints are "
+            "from before it. Look at these cases, or set training.gradient_clip, "
             f"training.precision=32-true, or a training.learning_rate below {self.job.training.learning_rate}"
         )
 
@@ -165,6 +190,7 @@ class Trainer:
         return self._share() >= 1.0
 
     def _log_point(self) -> Progress:
+        self._read()
         loss, cross_entropy, dice, seconds, count = self._mean_over_processes(self.state.window)
         metrics = {
             "train/loss": loss / count,
@@ -188,6 +214,7 @@ class Trainer:
 
     def _close_epoch(self, stop: Callable[[], bool]) -> Generator[Validating, None, Epoch]:
         """Validate where it is time to, write the checkpoints, and say what happened."""
+        self._read()
         dice, picture, number = None, None, self.state.epochs_done + 1
         if self._over() or number % self.job.training.validate_every == 0:
             validated = yield from self._validate(stop)
@@ -233,13 +260,15 @@ class Trainer:
         return saved is not None
 
 
-def _optimizer(network: nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:
+def _optimizer(network: nn.Module, settings: TrainingSettings, device: torch.device) -> torch.optim.Optimizer:
     rate, decay = settings.learning_rate, settings.weight_decay
     if settings.optimizer == "adagrad":
         # From 0, as PyTorch has it, the first step would move every weight by the whole learning rate, however
         # small its gradient; TensorFlow, with which the paper was done, begins at 0.1.
         return torch.optim.Adagrad(network.parameters(), lr=rate, weight_decay=decay, initial_accumulator_value=0.1)
-    return torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=decay)
+    # One kernel for all weights; Fabric cannot clip gradients that such an optimizer has to unscale itself.
+    fused = settings.precision != "16-mixed"
+    return torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=decay, fused=fused)
 
 
 def _ignore_signals(_worker: int) -> None:

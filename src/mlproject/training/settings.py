@@ -38,6 +38,8 @@ class TrainingSettings:
         node_rank: this machine's number, 0 to nodes - 1; machine 0 alone talks to MLflow.
         main_address: HOST:PORT of machine 0, needed with several nodes.
         precision: of the arithmetic; losses are always computed in float32.
+        compile: whether PyTorch compiles the network before training, which takes a minute or so at the start; it needs
+            a C++ compiler on a CPU, where it gains nothing.
         workers: processes a device that cut and augment patches; 0 does it between the steps; null is 0 on a CPU
             (where they would only slow the step down) and up to 8 on a GPU.
         threads: CPU threads of each training process; 0 shares the machine's cores out.
@@ -67,6 +69,7 @@ class TrainingSettings:
     node_rank: int = 0
     main_address: str = ""
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    compile: bool = False
     workers: int | None = None
     threads: int = 0
     seed: int = 0

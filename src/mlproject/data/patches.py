@@ -3,9 +3,10 @@
 # mypy: allow-untyped-calls
 
 import threading
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from mlproject.data.patch_settings import PatchSettings
 from mlproject.data.preprocessing import PreparedCase
 from mlproject.errors import DataError
 
+CPU = torch.device("cpu")
 CENTRES_AT_ONCE = 128
 """Patches of a case whose centres are drawn together: the sampler's set-up costs as much as a hundred draws."""
 
@@ -31,7 +33,7 @@ class Cut:
     """A patch as it was cut from its case, with what it takes to change it; whoever has the device does the change.
 
     Attributes:
-        image: float32 (C, I, J, K) z-scores, margin included, 0 outside the brain and beyond the volume.
+        image: float32 (C, I, J, K) z-scores, margin included, 0 outside the brain and beyond the volume; a copy.
         masks: uint8 (2, I, J, K), brain and lesions, margin included.
         margin: voxels around the patch along each axis.
         spacing_mm: voxel size.
@@ -66,7 +68,7 @@ class Batch:
     """Patches that a step is made of, all on one device.
 
     Attributes:
-        image: float32 (B, C, *size), z-scores, 0 outside the brain and in channels that the case lacks.
+        image: float32 (B, C, *size) in channels_last_3d; z-scores, 0 outside the brain and in missing channels.
         label: float32 (B, 1, *size), 0 or 1.
         cases: position of each patch's case among all.
     """
@@ -75,13 +77,10 @@ class Batch:
     label: Tensor
     cases: tuple[int, ...]
 
-    def pin_memory(self) -> Self:
-        """As it is: what is on its device needs no pinning."""
-        return self
-
 
 def batch_of(cuts: Sequence[Cut], device: torch.device | None = None) -> Batch:
-    """Change each patch on `device` (the CPU where None is given), and lay them side by side for convolutions."""
+    """Change each patch on `device` (where it lies, if none is given), and lay them side by side."""
+    device = device or cuts[0].image.device
     size = [n - 2 * margin for n, margin in zip(cuts[0].image.shape[1:], cuts[0].margin, strict=True)]
     shape = (len(cuts), len(cuts[0].image), *size)
     image = torch.empty(shape, device=device, memory_format=torch.channels_last_3d)
@@ -104,15 +103,21 @@ class PatchDataset(Dataset[Cut]):
     beyond the volume is 0.
     """
 
-    def __init__(self, cases: Sequence[PreparedCase], settings: PatchSettings, seed: int) -> None:
-        """Take patches of `cases`: at least one, all with labels, or DataError is raised."""
+    def __init__(
+        self, cases: Sequence[PreparedCase], settings: PatchSettings, seed: int, device: torch.device = CPU
+    ) -> None:
+        """Take patches of `cases`: at least one, all with labels, or DataError is raised.
+
+        On another `device` than the CPU the volumes are copied there (bytes_of says how much that takes) and cut there.
+        """
         if not cases:
             raise DataError("no case to take training patches from: the training split is empty")
         unlabelled = [case.name for case in cases if case.label is None]
         if unlabelled:
             raise DataError(f"training needs a label for every case; none for {', '.join(unlabelled)}")
-        self.cases, self.settings, self.seed = cases, settings, seed
+        self.cases, self.settings, self.seed, self.device = cases, settings, seed, device
         self.epoch_length = len(cases) * settings.per_case
+        self._volumes = [_volumes(case, device) for case in cases]
         self._order: tuple[int, NDArray[np.intp]] = (-1, np.empty(0, np.intp))  # an epoch, and its order of cases
         self._centres: dict[int, tuple[int, list[list[int]]]] = {}  # case: its latest block and the centres
 
@@ -131,11 +136,10 @@ class PatchDataset(Dataset[Cut]):
         shape = np.array(settings.size) + 2 * np.array(margin)
         centre = self._centre(number, epoch * settings.per_case + turn)
         start = np.array(centre) - np.array(settings.size) // 2 - margin
-        assert case.label is not None
-        masks = np.stack([cut(mask[None], start, shape)[0].view(np.uint8) for mask in (case.brain, case.label)])
+        image, *masks = (cut(values, start, shape) for values in self._volumes[number])
         return Cut(
-            image=torch.from_numpy(cut(case.image, start, shape)),
-            masks=torch.from_numpy(masks),
+            image=image,
+            masks=torch.cat(masks),
             margin=margin,
             spacing_mm=case.geometry.spacing_mm,
             augmentation=augmentation,
@@ -183,12 +187,26 @@ def sample_centres(case: PreparedCase, lesion_share: float, count: int, seed: in
     return [torch.as_tensor(patch[tio.LOCATION])[:3].tolist() for patch in patches]
 
 
-def cut(values: NDArray[Any], start: NDArray[np.intp], shape: NDArray[np.intp]) -> NDArray[Any]:
+def bytes_of(cases: Sequence[PreparedCase]) -> int:
+    """What the volumes of some cases take in memory: image, brain and label."""
+    return sum(case.image.nbytes + 2 * case.brain.nbytes for case in cases)
+
+
+def _volumes(case: PreparedCase, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Image (C, I, J, K), brain and lesions (1, I, J, K) uint8; on the CPU the case's own memory, not to be written."""
+    arrays = (case.image, case.brain[None], np.asarray(case.label)[None])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        image, brain, label = (torch.from_numpy(array) for array in arrays)
+    return image.to(device), brain.view(torch.uint8).to(device), label.to(device)
+
+
+def cut(values: Tensor, start: NDArray[np.intp], shape: NDArray[np.intp]) -> Tensor:
     """A copy of the box of `shape` from voxel `start` of (C, I, J, K), 0 beyond it; the two must overlap."""
     low, high = np.maximum(start, 0), np.minimum(start + shape, values.shape[1:])
-    inside = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+    inside = values[:, *(slice(a, b) for a, b in zip(low, high, strict=True))]
     if (high - low == shape).all():
-        return np.array(values[:, *inside])
-    box = np.zeros((len(values), *shape), values.dtype)
-    box[:, *(slice(a, b) for a, b in zip(low - start, high - start, strict=True))] = values[:, *inside]
+        return inside.clone(memory_format=torch.contiguous_format)
+    box = values.new_zeros(len(values), *shape)
+    box[:, *(slice(a, b) for a, b in zip(low - start, high - start, strict=True))] = inside
     return box

@@ -2,8 +2,6 @@
 
 import itertools
 import math
-import os
-import signal
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
@@ -11,20 +9,19 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import nn
 from torch.distributed.nn.functional import all_reduce
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader
 
-from mlproject.data.patches import Batch, PatchDataset, batch_of
+from mlproject.data.patches import Batch, PatchDataset
 from mlproject.errors import TrainingError
 from mlproject.evaluation.validation import CaseValidation
 from mlproject.network.architectures import build_network
 from mlproject.network.losses import SegmentationLoss
 from mlproject.training import checkpoint
+from mlproject.training.batches import batches_of, cores_of, home_of
+from mlproject.training.execution import executed
 from mlproject.training.job import BEST, LAST, FitJob
 from mlproject.training.progress import Epoch, Event, Point, Progress, Validating
-from mlproject.training.settings import TrainingSettings
 from mlproject.training.state import FitState
 
 
@@ -33,23 +30,23 @@ class Trainer:
 
     def __init__(self, job: FitJob, fabric: Fabric) -> None:
         settings = job.training
-        self.cores = max(1, len(os.sched_getaffinity(0)) // settings.devices)
-        torch.set_num_threads(settings.threads or self.cores)
+        torch.set_num_threads(settings.threads or cores_of(settings))
         torch.manual_seed(settings.seed)
         self.job, self.fabric = job, fabric
         self.cases, self.validation = job.training_cases(), job.validation_cases()
-        self.patches = PatchDataset(self.cases, job.patches, settings.seed)
+        self.on_gpu = fabric.device.type == "cuda"
+        home = home_of(self.cases, settings, fabric.device)
+        self.patches = PatchDataset(self.cases, job.patches, settings.seed, home)
         self.epoch_steps = max(1, self.patches.epoch_length // settings.batch_size)
         module = build_network(job.network, job.channels, job.patches.size)
-        # The V-Net's step is a sixth to a third faster in this format on a CPU, the DynUNet's as fast.
+        # The V-Net's step is a sixth to a third faster in this format on a CPU, the DynUNet's by half.
         module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         average: AveragedModel | None = None
         if settings.average:
             decayed = get_ema_multi_avg_fn(settings.average)  # type: ignore[no-untyped-call]
             average = AveragedModel(module, multi_avg_fn=decayed).to(fabric.device)
-        self.loss = SegmentationLoss(job.loss, all_reduce if fabric.world_size > 1 else None)
-        trained: Any = torch.compile(module) if settings.compile else module
-        self.network, self.optimizer = fabric.setup(trained, _optimizer(module, settings, fabric.device))
+        loss = SegmentationLoss(job.loss, all_reduce if fabric.world_size > 1 else None)
+        self.compute, self.optimizer = executed(module, loss, settings, fabric)
         self.state = FitState(module, average, self.optimizer)
         self.unread: list[tuple[int, torch.Tensor, tuple[int, ...]]] = []  # step, its figures on the device, its cases
         self.took = 0.0  # by the last step, in seconds; not yet in the state's, on which all processes agree
@@ -60,7 +57,7 @@ class Trainer:
         if self._resume():
             yield self.state.closed_epoch()
         self.began, self.share_before = time.monotonic(), self._share()
-        batches = self._batches()
+        batches = batches_of(self.patches, self.job.training, self.fabric, self.state.step)
         while True:
             if self.state.step > self.state.closed and (self._over() or self.state.step % self.epoch_steps == 0):
                 epoch = yield from self._close_epoch(stop)
@@ -69,7 +66,7 @@ class Trainer:
                     return
             if self._over():
                 return
-            if not self._train_step(batches, stop):
+            if not self.step(batches, stop):
                 self._read()
                 self._write_last()
                 yield self._stopped()
@@ -77,52 +74,24 @@ class Trainer:
             if self.state.step % self.job.training.log_every == 0:
                 yield self._log_point()
 
-    def _batches(self) -> Iterator[Batch]:
-        """This process's share of every batch from the present step on, cut ahead by worker processes.
-
-        On a GPU the workers only cut: patches are changed there, where it costs next to nothing.
-        """
-        share = self.job.training.batch_size // self.fabric.world_size
-        on_gpu = self.fabric.device.type == "cuda"
-        workers = self.job.training.workers
-        if workers is None:
-            workers = min(8, self.cores) if on_gpu else 0
-
-        def indices() -> Iterator[list[int]]:
-            for step in itertools.count(self.state.step):
-                first = step * self.job.training.batch_size + self.fabric.global_rank * share
-                yield list(range(first, first + share))
-
-        loader: DataLoader[Any] = DataLoader(
-            self.patches,
-            batch_sampler=indices(),
-            collate_fn=list if on_gpu else batch_of,
-            num_workers=workers,
-            worker_init_fn=_ignore_signals,
-            pin_memory=on_gpu,
-            timeout=300 if workers else 0,
-        )
-        for entry in loader:
-            yield batch_of(entry, self.fabric.device) if on_gpu else entry
-
-    def _train_step(self, batches: Iterator[Batch], stop: Callable[[], bool]) -> bool:
+    def step(self, batches: Iterator[Batch], stop: Callable[[], bool] = lambda: False) -> bool:
         """One optimizer step on the next batch; False, and nothing done, where the fit shall stop."""
         state, settings, began = self.state, self.job.training, time.monotonic()
         wants_stop, state.seconds = self._agree([float(stop()), state.seconds + self.took])
         if wants_stop:
             return False
         batch = next(batches)
-        self.network.train()
-        terms = self.loss(self.network(batch.image), batch.label)
+        total, cross_entropy, dice = self.compute(batch.image, batch.label)
         for group in self.optimizer.param_groups:
             group["lr"] = settings.learning_rate * settings.learning_rate_factor(state.step, self._share())
-        self.fabric.backward(terms.total)
-        norm = terms.total
+        self.fabric.backward(total)
+        norm: torch.Tensor | None = total
         if clip := settings.gradient_clip:
-            norm = self.fabric.clip_gradients(self.network, self.optimizer, max_norm=clip, error_if_nonfinite=False)
-        figures = torch.stack([terms.total, terms.cross_entropy, terms.dice, norm]).detach()
+            norm = self.fabric.clip_gradients(state.module, self.optimizer, max_norm=clip, error_if_nonfinite=False)
+        assert norm is not None
+        figures = torch.stack([total, cross_entropy, dice, norm]).detach()
         self.unread.append((state.step + 1, figures, batch.cases))
-        if figures.device.type == "cpu":  # a GPU would have to wait for it
+        if not self.on_gpu:  # which would have to be waited for
             self._read()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -150,7 +119,7 @@ class Trainer:
         self.state.window[:3] = [sum(values) for values in zip(self.state.window, *rows, strict=False)][:3]
         self.unread.clear()
         waited = time.monotonic() - began
-        if self.fabric.device.type == "cuda":  # within no step
+        if self.on_gpu:  # within no step
             self.took += waited
             self.state.window[3] += waited
 
@@ -258,20 +227,3 @@ class Trainer:
         if saved is not None:
             self.state.restore(saved)
         return saved is not None
-
-
-def _optimizer(network: nn.Module, settings: TrainingSettings, device: torch.device) -> torch.optim.Optimizer:
-    rate, decay = settings.learning_rate, settings.weight_decay
-    if settings.optimizer == "adagrad":
-        # From 0, as PyTorch has it, the first step would move every weight by the whole learning rate, however
-        # small its gradient; TensorFlow, with which the paper was done, begins at 0.1.
-        return torch.optim.Adagrad(network.parameters(), lr=rate, weight_decay=decay, initial_accumulator_value=0.1)
-    # One kernel for all weights; Fabric cannot clip gradients that such an optimizer has to unscale itself.
-    fused = settings.precision != "16-mixed"
-    return torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=decay, fused=fused)
-
-
-def _ignore_signals(_worker: int) -> None:
-    """Ctrl-C reaches the whole process group; the trainer decides, its data workers end with it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -144,23 +144,17 @@ def _resample(
     image: Tensor, masks: Tensor, to_source: NDArray[np.float64], margin: Voxels, spacing_mm: Millimetres
 ) -> tuple[Tensor, Tensor]:
     """Image (linear) and masks (nearest neighbour) without the margin, each voxel taken from its source."""
-    shape = image.shape[1:]
-    size = [n - 2 * m for n, m in zip(shape, margin, strict=True)]
-    in_voxels = np.diag(1 / np.array(spacing_mm)) @ to_source @ np.diag(spacing_mm)
+    shape, device = image.shape[1:], image.device
+    lines = [torch.arange(n - 2 * m, device=device) - (n - 2 * m - 1) / 2 for n, m in zip(shape, margin, strict=True)]
+    i, j, k = lines[0][:, None, None], lines[1][:, None], lines[2]
+    in_voxels = (np.diag(1 / np.array(spacing_mm)) @ to_source @ np.diag(spacing_mm)).tolist()
+    sources = [a * i + (b * j + c * k) for a, b, c in in_voxels]  # along each axis, in voxels from the centre
     # grid_sample counts from -1 to 1 over the outer faces of the volume, and names the last axis first.
-    in_units = np.diag(2 / np.array(shape)) @ in_voxels
-    steps = torch.from_numpy(in_units[::-1].T.astype(np.float32)).to(image.device, non_blocking=True)
-    i, j, k = (
-        (torch.arange(n, device=image.device) - (n - 1) / 2)[:, None] * step
-        for n, step in zip(size, steps, strict=True)
-    )
-    places = i[:, None, None] + j[:, None] + k  # (*size, 3)
-    moved = functional.grid_sample(image[None], places[None], "bilinear", "zeros", align_corners=False)[0]
-    nearest = [
-        ((places[..., 2 - axis] + 1) * (n / 2) - 0.5).round_().clamp_(0, n - 1).long() for axis, n in enumerate(shape)
-    ]
-    flat = nearest[0].mul_(shape[1]).add_(nearest[1]).mul_(shape[2]).add_(nearest[2]).flatten()
-    return moved, masks.flatten(1).index_select(1, flat).reshape(-1, *size)
+    grid = torch.stack([place * (2 / n) for place, n in zip(sources[::-1], shape[::-1], strict=True)], dim=-1)
+    moved = functional.grid_sample(image[None], grid[None], "bilinear", "zeros", align_corners=False)[0]
+    i, j, k = (place.add_((n - 1) / 2).round_().clamp_(0, n - 1) for place, n in zip(sources, shape, strict=True))
+    flat = i.long().mul_(shape[1]).add_(j.long()).mul_(shape[2]).add_(k.long()).flatten()
+    return moved, masks.flatten(1).index_select(1, flat).reshape(-1, *grid.shape[:3])
 
 
 def _bias_field(coefficients: list[float], image: Tensor) -> Tensor:

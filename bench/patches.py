@@ -18,8 +18,9 @@ from bench.cases import CHANNELS
 from bench.row import Row, timed
 from mlproject.data.cache import PreparedCache
 from mlproject.data.case import Case
+from mlproject.data.cutting import CaseVolumes
 from mlproject.data.patch_settings import AugmentationSettings, PatchSettings
-from mlproject.data.patches import PatchDataset, batch_of
+from mlproject.data.patches import PatchDataset
 from mlproject.data.preprocessing import PreparedCase
 from mlproject.data.preprocessing_settings import PreprocessingSettings
 from mlproject.data.synthetic import make_case
@@ -72,8 +73,8 @@ def _take(batches: Iterator[object]) -> None:
 
 
 def _ours(prepared: list[PreparedCase]) -> Iterator[object]:
-    patches = PatchDataset(prepared, PatchSettings(size=(PATCH,) * 3), seed=0)
-    return (batch_of([patches[first + number] for number in range(BATCH)]) for first in count(step=BATCH))
+    patches, volumes = PatchDataset(prepared, PatchSettings(size=(PATCH,) * 3), seed=0), CaseVolumes(prepared)
+    return (volumes.batch([patches[first + number] for number in range(BATCH)]) for first in count(step=BATCH))
 
 
 def _queue(dataset: tio.SubjectsDataset) -> Iterator[object]:

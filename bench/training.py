@@ -20,7 +20,6 @@ from mlproject.network.architectures import build_network
 from mlproject.network.losses import SegmentationLoss
 from mlproject.network.settings import LossSettings, NetworkSettings
 from mlproject.prediction.settings import PredictionSettings
-from mlproject.training.batches import batches_of
 from mlproject.training.job import FitJob
 from mlproject.training.loop import Trainer
 from mlproject.training.settings import TrainingSettings
@@ -49,7 +48,7 @@ def cases() -> list[PreparedCase]:
 def _rows(device: str, folder: Path) -> Iterator[Row]:
     where = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {PROCESSES} cores"
     trainer = trainer_of(device, folder / "end to end")
-    batches = batches_of(trainer.patches, trainer.job.training, trainer.fabric, 0)
+    batches = trainer.batches()
     fixed = repeat(next(batches))
     yield _compared(
         f"training, steps/s end to end ({where})",
@@ -60,7 +59,7 @@ def _rows(device: str, folder: Path) -> Iterator[Row]:
     )
     precision = "bf16-mixed" if device == "cuda" else "32-true"
     ours = trainer_of(device, folder / "step", precision=precision)
-    batch = repeat(next(batches_of(ours.patches, ours.job.training, ours.fabric, 0)))
+    batch = repeat(next(ours.batches()))
     yield _compared(
         f"training step, {precision} ({where})",
         "the same network and batch in plain PyTorch, float32, contiguous",

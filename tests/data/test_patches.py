@@ -8,7 +8,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from mlproject.data.augmentation import AugmentationSettings
-from mlproject.data.patches import Batch, PatchDataset, PatchSettings, batch_of, sample_centres
+from mlproject.data.cutting import Batch, CaseVolumes
+from mlproject.data.patches import PatchDataset, PatchSettings, sample_centres
 from mlproject.data.prepared_grid import Geometry
 from mlproject.data.preprocessing import PreparedCase
 from mlproject.errors import DataError, SettingsError
@@ -42,7 +43,7 @@ MIDDLE = (slice(5, 7), slice(5, 8), slice(4, 6))
 
 def patch_at(data: PatchDataset, index: int) -> dict[str, Any]:
     """The patch at an index, changed, as a batch of its own gives it."""
-    batch = batch_of([data[index]])
+    batch = CaseVolumes(data.cases).batch([data[index]])
     return {"image": batch.image[0], "label": batch.label[0], "case": batch.cases[0]}
 
 
@@ -101,7 +102,11 @@ def test_worker_processes_give_the_same_patches() -> None:
 
     def batches(workers: int) -> list[Batch]:
         data, timeout = PatchDataset(cases, settings, seed=0), 60 * (workers > 0)
-        return list(DataLoader(data, 2, sampler=indices, collate_fn=batch_of, num_workers=workers, timeout=timeout))
+        return list(
+            DataLoader(
+                data, 2, sampler=indices, collate_fn=CaseVolumes(cases).batch, num_workers=workers, timeout=timeout
+            )
+        )
 
     alone, shared = batches(0), batches(2)
     assert len(alone) == len(shared) == 4

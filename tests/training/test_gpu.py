@@ -9,11 +9,12 @@ import torch
 from lightning_fabric import Fabric
 
 import tiny
-from mlproject.data.patches import CPU, PatchDataset, batch_of
+from mlproject.data.cutting import CPU, CaseVolumes, changed_together
+from mlproject.data.patches import PatchDataset
 from mlproject.data.preprocessing import PreparedCase
 from mlproject.errors import TrainingError
 from mlproject.training import checkpoint
-from mlproject.training.batches import batches_of, home_of
+from mlproject.training.batches import home_of
 from mlproject.training.fit import fit
 from mlproject.training.job import LAST
 from mlproject.training.loop import Trainer
@@ -49,11 +50,12 @@ def test_mixed_precision_learns_the_same(tmp_path: Path, precision: str) -> None
 def test_cases_on_the_gpu_give_the_patches_of_the_cpu(augmented: bool) -> None:
     gpu = torch.device("cuda")
     settings = tiny.PATCHES if augmented else replace(tiny.PATCHES, augmentation=tiny.UNCHANGED)
-    here, there = (PatchDataset(tiny.training_cases(), settings, 0, device) for device in (CPU, gpu))
-    for index in range(24):
-        a, b, c = batch_of([here[index]]), batch_of([here[index]], gpu), batch_of([there[index]])
+    patches = PatchDataset(tiny.training_cases(), settings, 0)
+    here, there = (CaseVolumes(patches.cases, device) for device in (CPU, gpu))
+    for plan in (patches[index] for index in range(24)):
+        a, b, c = here.batch([plan]), changed_together(here.cuts([plan]), gpu), there.batch([plan])
         assert torch.equal(b.image, c.image) and torch.equal(b.label, c.label) and b.image.device.type == "cuda"
-        if here[index].augmentation.noise_sd == 0:  # each device has random numbers of its own
+        if plan.augmentation.noise_sd == 0:  # each device has random numbers of its own
             torch.testing.assert_close(a.image, b.image.cpu(), rtol=1e-4, atol=1e-4)
         assert (a.label != b.label.cpu()).float().mean() < 1e-3
 
@@ -70,7 +72,7 @@ def test_a_step_waits_for_nothing(tmp_path: Path, workers: int | None) -> None:
     fabric = Fabric(accelerator="cuda", devices=1)
     fabric.launch()
     trainer = Trainer(tiny.job(tmp_path, accelerator="cuda", workers=workers), fabric)
-    batches = batches_of(trainer.patches, trainer.job.training, fabric, 0)
+    batches = trainer.batches()
     for _ in range(5):
         trainer.step(batches)
     torch.cuda.set_sync_debug_mode("error")

@@ -10,13 +10,14 @@ import torch
 from lightning_fabric import Fabric
 from torch.utils.data import DataLoader
 
-from mlproject.data.patches import CPU, Batch, PatchDataset, batch_of, bytes_of
+from mlproject.data.cutting import CPU, Batch, CaseVolumes, bytes_of, changed_together
+from mlproject.data.patches import PatchDataset
 from mlproject.data.preprocessing import PreparedCase
 from mlproject.training.settings import TrainingSettings
 
 CASES_SHARE = 0.5
 """Of a GPU's free memory, that the training cases may take; a step takes the rest."""
-MOST_WORKERS = 8
+PLANNERS, CUTTERS = 2, 8  # worker processes for a GPU, at the most: cutting takes ten times as long as planning
 
 
 def home_of(cases: Sequence[PreparedCase], settings: TrainingSettings, device: torch.device) -> torch.device:
@@ -27,16 +28,19 @@ def home_of(cases: Sequence[PreparedCase], settings: TrainingSettings, device: t
     return device if bytes_of(cases) <= CASES_SHARE * free else CPU
 
 
-def batches_of(patches: PatchDataset, settings: TrainingSettings, fabric: Fabric, step: int) -> Iterator[Batch]:
-    """This process's share of every batch from `step` on, without end, cut ahead by worker processes if there are any.
+def batches_of(
+    patches: PatchDataset, volumes: CaseVolumes, settings: TrainingSettings, fabric: Fabric, step: int
+) -> Iterator[Batch]:
+    """This process's share of every batch from `step` on, without end, prepared by worker processes if there are any.
 
-    On a GPU the workers only cut: patches are changed there, where it costs next to nothing.
+    On a CPU the workers do all of it. On a GPU they cut patches, which are changed there at next to no cost; where the
+    volumes are on the GPU, they only say what is to be cut.
     """
-    on_gpu, from_memory = fabric.device.type == "cuda", patches.device == CPU
+    on_gpu, resident = fabric.device.type == "cuda", volumes.device.type == "cuda"
     share = settings.batch_size // fabric.world_size
     workers = settings.workers
     if workers is None:
-        workers = min(MOST_WORKERS, cores_of(settings)) if on_gpu and from_memory else 0
+        workers = 0 if not on_gpu else min(PLANNERS if resident else CUTTERS, cores_of(settings))
 
     def indices() -> Iterator[list[int]]:
         for later_step in itertools.count(step):
@@ -46,14 +50,17 @@ def batches_of(patches: PatchDataset, settings: TrainingSettings, fabric: Fabric
     loader: DataLoader[Any] = DataLoader(
         patches,
         batch_sampler=indices(),
-        collate_fn=list if on_gpu else batch_of,
+        collate_fn=list if resident else volumes.cuts if on_gpu else volumes.batch,
         num_workers=workers,
         worker_init_fn=_ignore_signals,
-        pin_memory=on_gpu and from_memory,
+        pin_memory=on_gpu and not resident,
         timeout=300 if workers else 0,
     )
     for entry in loader:
-        yield batch_of(entry, fabric.device) if on_gpu else entry
+        if resident:
+            yield volumes.batch(entry)
+        else:
+            yield changed_together(entry, fabric.device) if on_gpu else entry
 
 
 def cores_of(settings: TrainingSettings) -> int:

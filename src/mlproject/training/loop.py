@@ -12,7 +12,8 @@ from lightning_fabric import Fabric
 from torch.distributed.nn.functional import all_reduce
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from mlproject.data.patches import Batch, PatchDataset
+from mlproject.data.cutting import Batch, CaseVolumes
+from mlproject.data.patches import PatchDataset
 from mlproject.errors import TrainingError
 from mlproject.evaluation.validation import CaseValidation
 from mlproject.network.architectures import build_network
@@ -35,8 +36,8 @@ class Trainer:
         self.job, self.fabric = job, fabric
         self.cases, self.validation = job.training_cases(), job.validation_cases()
         self.on_gpu = fabric.device.type == "cuda"
-        home = home_of(self.cases, settings, fabric.device)
-        self.patches = PatchDataset(self.cases, job.patches, settings.seed, home)
+        self.patches = PatchDataset(self.cases, job.patches, settings.seed)
+        self.volumes = CaseVolumes(self.cases, home_of(self.cases, settings, fabric.device))
         self.epoch_steps = max(1, self.patches.epoch_length // settings.batch_size)
         module = build_network(job.network, job.channels, job.patches.size)
         # The V-Net's step is a sixth to a third faster in this format on a CPU, the DynUNet's by half.
@@ -57,7 +58,7 @@ class Trainer:
         if self._resume():
             yield self.state.closed_epoch()
         self.began, self.share_before = time.monotonic(), self._share()
-        batches = batches_of(self.patches, self.job.training, self.fabric, self.state.step)
+        batches = self.batches()
         while True:
             if self.state.step > self.state.closed and (self._over() or self.state.step % self.epoch_steps == 0):
                 epoch = yield from self._close_epoch(stop)
@@ -73,6 +74,10 @@ class Trainer:
                 return
             if self.state.step % self.job.training.log_every == 0:
                 yield self._log_point()
+
+    def batches(self) -> Iterator[Batch]:
+        """This process's share of the batches from the present step on, without end."""
+        return batches_of(self.patches, self.volumes, self.job.training, self.fabric, self.state.step)
 
     def step(self, batches: Iterator[Batch], stop: Callable[[], bool] = lambda: False) -> bool:
         """One optimizer step on the next batch; False, and nothing done, where the fit shall stop."""

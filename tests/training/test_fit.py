@@ -145,9 +145,12 @@ def test_non_finite_loss_stops_before_the_step(tmp_path: Path) -> None:
 
 
 def test_two_processes_train_like_one(tmp_path: Path) -> None:
-    """The same global batch gives the same weights, up to the order of sums; the epochs come from one parent."""
-    one = epochs(tiny.job(tmp_path / "one"))
-    two = epochs(replace(tiny.job(tmp_path / "two", devices=2), validate=with_picture))
+    """The same global batch gives the same weights, up to the order of sums; the epochs come from one parent.
+
+    By Adagrad, because Adam makes a step of full size of a gradient that is nothing but rounding.
+    """
+    one = epochs(tiny.job(tmp_path / "one", optimizer="adagrad"))
+    two = epochs(replace(tiny.job(tmp_path / "two", optimizer="adagrad", devices=2), validate=with_picture))
     assert all(epoch.picture is not None for epoch in two)  # of a case that the second process validates
     for name, value in weights(tmp_path / "one").items():
         torch.testing.assert_close(weights(tmp_path / "two")[name], value, rtol=1e-3, atol=1e-4)

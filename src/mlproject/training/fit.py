@@ -14,13 +14,18 @@ from mlproject.training.settings import TrainingSettings
 
 
 def check_devices(settings: TrainingSettings) -> None:
-    """Raise SettingsError where this machine has not the GPUs that are asked for."""
+    """Raise SettingsError where this machine has not the GPUs that are asked for, or not the one that a graph needs."""
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     on_gpu = settings.accelerator == "cuda" or (settings.accelerator == "auto" and gpus > 0)
     if on_gpu and settings.devices > gpus:
         raise SettingsError(
             f"training.accelerator={settings.accelerator} with training.devices={settings.devices} needs as many CUDA "
             f"GPUs, PyTorch sees {gpus} here: set training.accelerator=cpu, or fewer devices"
+        )
+    if settings.execution == "graph" and not (on_gpu and settings.processes == 1):
+        raise SettingsError(
+            f"training.execution=graph needs one CUDA GPU and one process, there are {gpus if on_gpu else 0} and "
+            f"{settings.processes}: leave it at auto"
         )
 
 

@@ -9,6 +9,7 @@ from mlproject.errors import SettingsError
 
 Decay = Literal["cosine", "linear", "step", "none"]
 Optimizer = Literal["adamw", "adagrad"]
+Execution = Literal["auto", "eager", "graph", "compile"]
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,11 @@ class TrainingSettings:
         node_rank: this machine's number, 0 to nodes - 1; machine 0 alone talks to MLflow.
         main_address: HOST:PORT of machine 0, needed with several nodes.
         precision: of the arithmetic; losses are always computed in float32.
-        workers: processes a device that cut and augment patches; 0 does it between the steps; null is 0 on a CPU
-            (where they would only slow the step down) and up to 8 on a GPU.
+        execution: how the network runs. graph records a step's GPU work once and replays it, which suits networks
+            that a GPU finishes sooner than Python can ask for; compile has PyTorch write code for it, for a minute at
+            the start; eager does neither. auto is graph with one GPU, else eager.
+        workers: processes a device that cut patches; 0 does it between the steps. null is 0 on a CPU, where they would
+            only slow the step down, and on a GPU that has room for the cases, which are then cut there; else up to 8.
         threads: CPU threads of each training process; 0 shares the machine's cores out.
         seed: of weights, patches and augmentation.
         resume: id of the MLflow run to go on with.
@@ -67,6 +71,7 @@ class TrainingSettings:
     node_rank: int = 0
     main_address: str = ""
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    execution: Execution = "auto"
     workers: int | None = None
     threads: int = 0
     seed: int = 0

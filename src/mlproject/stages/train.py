@@ -42,6 +42,7 @@ MAY_CHANGE = (
     "training.nodes",
     "training.node_rank",
     "training.main_address",
+    "training.timeout_s",
     "training.accelerator",
     "training.workers",
     "training.threads",

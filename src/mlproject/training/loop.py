@@ -1,8 +1,8 @@
 """The training loop of one process, alone or one of many."""
 
 import itertools
+import math
 import os
-import signal
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
@@ -15,6 +15,7 @@ from torch.distributed.nn.functional import all_reduce
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
+from mlproject import interrupts
 from mlproject.data.patches import PatchDataset
 from mlproject.errors import TrainingError
 from mlproject.evaluation.validation import CaseValidation
@@ -217,7 +218,8 @@ class Trainer:
             values.append(self.job.validate(network, case, self.fabric.device))
         values = self._gather(values)
         picture = next((value.picture for value in values if value.picture is not None), None)
-        return CaseValidation(sum(value.dice for value in values) / len(values), picture)
+        # fsum: the same whichever process has validated which case.
+        return CaseValidation(math.fsum(value.dice for value in values) / len(values), picture)
 
     def _write_last(self) -> None:
         if self.fabric.is_global_zero:
@@ -244,5 +246,4 @@ def _optimizer(network: nn.Module, settings: TrainingSettings) -> torch.optim.Op
 
 def _ignore_signals(_worker: int) -> None:
     """Ctrl-C reaches the whole process group; the trainer decides, its data workers end with it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    interrupts.ignore()

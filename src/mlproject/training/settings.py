@@ -37,6 +37,8 @@ class TrainingSettings:
         nodes: machines that train together.
         node_rank: this machine's number, 0 to nodes - 1; machine 0 alone talks to MLflow.
         main_address: HOST:PORT of machine 0, needed with several nodes.
+        timeout_s: seconds for which a process waits for the others in the middle of training before it gives up; the
+            longest that one of them may be busy alone, with a validation case or an upload.
         precision: of the arithmetic; losses are always computed in float32.
         workers: processes a device that cut and augment patches; 0 does it between the steps; null is 0 on a CPU
             (where they would only slow the step down) and up to 8 on a GPU.
@@ -66,6 +68,7 @@ class TrainingSettings:
     nodes: int = 1
     node_rank: int = 0
     main_address: str = ""
+    timeout_s: float = 600.0
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     workers: int | None = None
     threads: int = 0
@@ -87,6 +90,7 @@ class TrainingSettings:
             **dict.fromkeys(("upload_every", "threads", "node_rank", "seed"), 0),
             **({} if self.workers is None else {"workers": 0}),
             **dict.fromkeys(("learning_rate", "decay_rate"), 1e-12),
+            "timeout_s": 1,
         }
         for name, least in at_least.items():
             if not least <= getattr(self, name) < math.inf:  # NaN is refused, too

@@ -14,7 +14,11 @@ from mlproject.training.settings import TrainingSettings
 
 TOGETHER = ("main", "train")  # the stages that work on several machines
 ANY_NUMBER = "search"  # whose processes share a study, however many there are
-FABRIC = {"LT_ACCELERATOR": "training.accelerator", "LT_PRECISION": "training.precision", "LT_STRATEGY": ""}
+FABRIC = {
+    "accelerator": "set training.accelerator instead",
+    "precision": "set training.precision instead",
+    "strategy": "leave it out, it is DDP",
+}
 Settings = TypeVar("Settings")
 
 
@@ -71,6 +75,9 @@ def placed(stage: str, settings: Settings, environment: Mapping[str, str]) -> Se
     it is gone on with, has those of another time. Raises SettingsError where the launcher has started the command in
     a way in which each process would do, and log, the whole work.
     """
+    for option, instead in FABRIC.items():
+        if f"LT_{option.upper()}" in environment:
+            raise SettingsError(f"fabric run --{option} would not be heeded here: {instead}")
     launch = found(environment)
     if launch is None or launch.copies == 1 or stage == ANY_NUMBER:
         return settings
@@ -81,16 +88,11 @@ def placed(stage: str, settings: Settings, environment: Mapping[str, str]) -> Se
         )
     if launch.copies > launch.machines:
         raise SettingsError(
-            f"{launch.launcher} has started this command {launch.copies} times on {launch.machines} machines, and each "
-            f"would be a run of its own: give it {launch.once}, and this command --training.devices for the processes "
-            "of each machine"
+            f"{launch.launcher} has started this command {launch.copies} times on {launch.machines} machine(s), and "
+            f"each would be a run of its own: give it {launch.once}, and this command --training.devices for the "
+            "processes of each machine"
         )
     training: TrainingSettings = settings.training  # type: ignore[attr-defined]
-    for variable, name in FABRIC.items():
-        if variable in environment and launch.launcher == "fabric run":
-            option = variable.removeprefix("LT_").lower()
-            instead = f"set {name} instead" if name else "leave it out"
-            raise SettingsError(f"fabric run --{option}={environment[variable]} would not be used here: {instead}")
     if environment.get("TORCHELASTIC_RESTART_COUNT", "0") != "0" and not training.resume:
         raise SettingsError(
             f"{launch.launcher} has started this command again after a failure, and it would begin another run: go on "

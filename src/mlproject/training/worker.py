@@ -1,5 +1,6 @@
 """One process of a fit over several: it trains, and tells its parent what happens, its own end included."""
 
+import logging
 import multiprocessing
 import os
 import threading
@@ -11,7 +12,6 @@ from multiprocessing.connection import Connection, wait
 
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning_fabric.strategies.ddp import DDPStrategy
 from torch.distributed import DistError
@@ -58,6 +58,7 @@ def work(job: FitJob, local_rank: int, place: MeetingPlace, pipe: Connection) ->
     _end_with_parent()
     # Weights of 1³ kernels look the same in both memory formats, and DDP remarks on it.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces each process
     training = job.training
     rank = training.node_rank * training.devices + local_rank
     try:
@@ -82,11 +83,11 @@ def work(job: FitJob, local_rank: int, place: MeetingPlace, pipe: Connection) ->
 
 
 def fabric_of(training: TrainingSettings) -> Fabric:
-    """Fabric for this process. Its place is the one that our settings give it, whatever launcher started us."""
+    """Fabric for this process, whose place among the others is in the environment."""
+    for variable in [name for name in os.environ if name.startswith("LT_")]:
+        del os.environ[variable]  # what `fabric run` tells a Fabric that has no settings of its own
     if training.processes == 1:
-        return Fabric(
-            accelerator=training.accelerator, devices=1, precision=training.precision, plugins=[LightningEnvironment()]
-        )
+        return Fabric(accelerator=training.accelerator, devices=1, precision=training.precision)
     return Fabric(
         accelerator=training.accelerator,
         devices=training.devices,
@@ -99,7 +100,6 @@ def fabric_of(training: TrainingSettings) -> Fabric:
 
 def _take_place(training: TrainingSettings, rank: int, local_rank: int, place: MeetingPlace) -> None:
     """Say which process this is where torch.distributed looks for it: in the environment."""
-    os.environ.pop("LT_DEVICES", None)  # `fabric run` counts the processes that it starts itself
     os.environ.update(
         MASTER_ADDR=place.host,
         MASTER_PORT=str(place.port),

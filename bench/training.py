@@ -9,7 +9,6 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from lightning_fabric import Fabric
 
 from bench.cases import PROCESSES, prepared_case
 from bench.row import Row, timed
@@ -23,6 +22,7 @@ from mlproject.prediction.settings import PredictionSettings
 from mlproject.training.job import FitJob
 from mlproject.training.loop import Trainer
 from mlproject.training.settings import TrainingSettings
+from mlproject.training.worker import fabric_of
 
 CASES = 8
 PATCH = (64, 64, 64)
@@ -84,7 +84,7 @@ def trainer_of(device: str, folder: Path, network: NetworkSettings | None = None
         folder=folder,
         settings={},
     )
-    fabric = Fabric(accelerator=device, devices=1, precision=job.training.precision)
+    fabric = fabric_of(job.training)
     fabric.launch()
     return Trainer(job, fabric)
 

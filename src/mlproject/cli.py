@@ -17,6 +17,7 @@ from typing import Any
 from mlproject import config, interrupts, usage
 from mlproject.errors import CasesFailedError, SettingsError, UserError
 from mlproject.stages.console import complain, configure_logging, console, nothing_printed
+from mlproject.training.launcher import placed
 
 PROJECT = Path(__file__).parents[2]
 # stage: its module, the name of its settings, what it does
@@ -107,7 +108,7 @@ def _run(stage: str, arguments: Sequence[str], options: Options) -> Mapping[str,
     settings_class = getattr(import_module("mlproject.stages.settings"), settings_name)
     if options.help:
         return _help(usage.show_stage, stage, what, settings_class)
-    settings = config.load(settings_class, arguments, [Path.cwd(), PROJECT], stage)
+    settings = placed(stage, config.load(settings_class, arguments, [Path.cwd(), PROJECT], stage), os.environ)
     if options.print_config:
         tree = config.taken(settings)
         console.print(config.as_yaml(tree), end="")

@@ -4,7 +4,6 @@
 
 import multiprocessing
 import os
-import signal
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from mlproject import interrupts
 from mlproject.data.case import Case, DataSettings, FaultsError
 from mlproject.data.cases import channels_in, existing_root, find_cases, fitting_layouts, refuse_absent_channels
 from mlproject.data.description import CaseFacts, describe_case, read_grid
@@ -168,8 +168,7 @@ def describe_cases(cases: Sequence[Case], processes: int = 0) -> Iterator[CaseFa
 
 def _start_reader() -> None:
     """Signals are for the parent to act on, with which the process ends; one thread, as there is one a core."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    interrupts.ignore()
     torch.set_num_threads(1)
     parent = multiprocessing.parent_process()
     assert parent is not None

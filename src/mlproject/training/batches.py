@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import signal
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 from lightning_fabric import Fabric
 from torch.utils.data import DataLoader
 
+from mlproject import interrupts
 from mlproject.data.cutting import CPU, Batch, CaseVolumes, bytes_of, changed_together
 from mlproject.data.patches import PatchDataset
 from mlproject.data.preprocessing import PreparedCase
@@ -70,5 +70,4 @@ def cores_of(settings: TrainingSettings) -> int:
 
 def _ignore_signals(_worker: int) -> None:
     """Ctrl-C reaches the whole process group; the trainer decides, its data workers end with it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    interrupts.ignore()

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Generator
 
 import torch
-from lightning_fabric import Fabric
 
 from mlproject.errors import SettingsError
 from mlproject.training.job import FitJob
@@ -11,6 +10,7 @@ from mlproject.training.loop import Trainer
 from mlproject.training.processes import fit_in_processes
 from mlproject.training.progress import Event
 from mlproject.training.settings import TrainingSettings
+from mlproject.training.worker import fabric_of
 
 
 def check_devices(settings: TrainingSettings) -> None:
@@ -38,11 +38,11 @@ def fit(job: FitJob, stop: Callable[[], bool] = lambda: False) -> Generator[Even
     nothing. On a CPU with a budget in steps and the same threads and processes, the weights are those of a
     run that was never stopped, to the bit.
 
-    Raises TrainingError where the loss is not finite or a worker process fails.
+    Raises TrainingError where the loss is not finite, a worker process fails, or other machines are lost.
     """
     if job.training.processes > 1 or job.isolated:
         yield from fit_in_processes(job, stop)
         return
-    fabric = Fabric(accelerator=job.training.accelerator, devices=1, precision=job.training.precision)
+    fabric = fabric_of(job.training)
     fabric.launch()
     yield from Trainer(job, fabric).run(stop)

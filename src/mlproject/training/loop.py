@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -50,6 +51,10 @@ class Trainer:
         self.compute, self.optimizer = executed(module, loss, settings, fabric)
         self.state = FitState(module, average, self.optimizer)
         self.unread: list[tuple[int, torch.Tensor, tuple[int, ...]]] = []  # step, its figures on the device, its cases
+        # What the processes agree on lies in the computer's memory, where no GPU has to be waited for.
+        self.group: Any = None
+        if self.on_gpu and fabric.world_size > 1:
+            self.group = torch.distributed.new_group(backend="gloo", timeout=timedelta(seconds=settings.timeout_s))
         self.took = 0.0  # by the last step, in seconds; not yet in the state's, on which all processes agree
         self.began, self.share_before = time.monotonic(), 0.0
 
@@ -132,8 +137,8 @@ class Trainer:
         """The largest of each value over all processes, so that all of them decide alike."""
         if self.fabric.world_size == 1:
             return values
-        together = torch.tensor(values, dtype=torch.float64, device=self.fabric.device)
-        torch.distributed.all_reduce(together, torch.distributed.ReduceOp.MAX)
+        together = torch.tensor(values, dtype=torch.float64)
+        torch.distributed.all_reduce(together, torch.distributed.ReduceOp.MAX, self.group)
         return list(together.tolist())
 
     def _gather(self, values: list[Any]) -> list[Any]:
@@ -141,7 +146,7 @@ class Trainer:
         if self.fabric.world_size == 1:
             return values
         gathered: list[list[Any]] = [[] for _ in range(self.fabric.world_size)]
-        torch.distributed.all_gather_object(gathered, values)
+        torch.distributed.all_gather_object(gathered, values, self.group)
         return list(itertools.chain.from_iterable(gathered))
 
     def _not_finite(self, step: int, cases: Sequence[int]) -> TrainingError:
@@ -182,8 +187,8 @@ class Trainer:
     def _mean_over_processes(self, values: list[float]) -> list[float]:
         if self.fabric.world_size == 1:
             return values
-        together = torch.tensor(values, dtype=torch.float64, device=self.fabric.device)
-        torch.distributed.all_reduce(together)
+        together = torch.tensor(values, dtype=torch.float64)
+        torch.distributed.all_reduce(together, group=self.group)
         return [value / self.fabric.world_size for value in together.tolist()]
 
     def _close_epoch(self, stop: Callable[[], bool]) -> Generator[Validating, None, Epoch]:
@@ -218,7 +223,8 @@ class Trainer:
             values.append(self.job.validate(network, case, self.fabric.device))
         values = self._gather(values)
         picture = next((value.picture for value in values if value.picture is not None), None)
-        return CaseValidation(sum(value.dice for value in values) / len(values), picture)
+        # fsum: the same whichever process has validated which case.
+        return CaseValidation(math.fsum(value.dice for value in values) / len(values), picture)
 
     def _write_last(self) -> None:
         if self.fabric.is_global_zero:

@@ -38,6 +38,8 @@ class TrainingSettings:
         nodes: machines that train together.
         node_rank: this machine's number, 0 to nodes - 1; machine 0 alone talks to MLflow.
         main_address: HOST:PORT of machine 0, needed with several nodes.
+        timeout_s: seconds for which a process waits for the others in the middle of training before it gives up; the
+            longest that one of them may be busy alone, with a validation case or an upload.
         precision: of the arithmetic; losses are always computed in float32.
         execution: how the network runs. graph records a step's GPU work once and replays it, which suits networks
             that a GPU finishes sooner than Python can ask for; compile has PyTorch write code for it, for a minute at
@@ -70,6 +72,7 @@ class TrainingSettings:
     nodes: int = 1
     node_rank: int = 0
     main_address: str = ""
+    timeout_s: float = 600.0
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     execution: Execution = "auto"
     workers: int | None = None
@@ -92,6 +95,7 @@ class TrainingSettings:
             **dict.fromkeys(("upload_every", "threads", "node_rank", "seed"), 0),
             **({} if self.workers is None else {"workers": 0}),
             **dict.fromkeys(("learning_rate", "decay_rate"), 1e-12),
+            "timeout_s": 1,
         }
         for name, least in at_least.items():
             if not least <= getattr(self, name) < math.inf:  # NaN is refused, too

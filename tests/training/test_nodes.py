@@ -98,10 +98,11 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 def test_two_machines_train_like_one_and_the_first_alone_reports(
     tmp_path: Path, address: str, start: StartNodes
 ) -> None:
-    first, second = start(tmp_path, address)
+    # By Adagrad: Adam makes a step of full size of a gradient that is nothing but rounding.
+    first, second = start(tmp_path, address, optimizer="adagrad")
     assert (first.end(), second.end()) == ("", "")
     assert not second.epochs and not (tmp_path / "1").exists()
-    (*_, alone) = (event for event in fit(tiny.job(tmp_path / "one")) if isinstance(event, Epoch))
+    (*_, alone) = (event for event in fit(tiny.job(tmp_path / "one", optimizer="adagrad")) if isinstance(event, Epoch))
     assert first.epochs[-1].validation_dice == pytest.approx(alone.validation_dice, abs=1e-3)
     for name, weight in weights(tmp_path / "one").items():
         torch.testing.assert_close(weights(tmp_path / "0")[name], weight, rtol=1e-3, atol=1e-4)

@@ -131,9 +131,10 @@ def test_the_first_process_alone_writes_files(tmp_path: Path) -> None:
 
 def test_resumed_with_another_number_of_processes_it_is_the_same_fit(tmp_path: Path) -> None:
     steps = 30
-    (*_, whole) = epochs(tiny.job(tmp_path / "one", steps=steps))
+    fit = {"steps": steps, "optimizer": "adagrad"}  # Adam makes a step of full size of a gradient that is but rounding
+    (*_, whole) = epochs(tiny.job(tmp_path / "one", **fit))
     for devices, until in ((2, 4), (1, 14), (2, steps)):
-        job = tiny.job(tmp_path / "parts", devices=devices, steps=steps)
+        job = tiny.job(tmp_path / "parts", devices=devices, **fit)
         (*_, last) = epochs(job, lambda step, until=until: until <= step < steps)
         assert until <= last.step and (last.stopped or until == steps)
     assert last.step == steps and last.validation_dice == pytest.approx(whole.validation_dice, abs=1e-3)

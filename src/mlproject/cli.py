@@ -25,6 +25,11 @@ STAGES = {
     "main": ("pipeline", "Experiment", "train, tune the CRF, evaluate, register"),
     "train": ("train", "Experiment", "fit a network"),
     "search": ("search", "SearchSettings", "search loss weights and other settings, with Optuna"),
+    "crossvalidate": (
+        "crossvalidate",
+        "CrossValidationSettings",
+        "test every case once, in folds, and join the folds' networks",
+    ),
     "reproduce": ("reproduce", "ReproduceSettings", "test the claims of the paper by experiments"),
     "postprocess": ("postprocess", "PostprocessSettings", "tune threshold and CRF of a trained run"),
     "evaluate": ("evaluate", "EvaluateSettings", "measure a model on labelled cases"),

@@ -108,7 +108,8 @@ def headline(found: Sequence[MetricDifference]) -> dict[str, float]:
 def model_uri_of(given: str) -> str:
     """The model that a setting names: the version that has an alias, the model of a run's id; else what is given.
 
-    A `main` run stands for the model it tuned (else trained), a search for that of its best trial.
+    A run of `main` or of a fold stands for the model it tuned (else trained), a search for that of its best trial, a
+    cross-validation for the ensemble.
 
     Raises:
         ModelError: the run has no model, or there is no such alias.
@@ -118,7 +119,7 @@ def model_uri_of(given: str) -> str:
         return registry.exact_uri(given)
     tags = runs.find(given).data.tags
     stage = tags.get(runs.STAGE_TAG)
-    if stage in ("train", "postprocess", "trial"):
+    if stage in ("train", "postprocess", "trial", "crossvalidate"):
         return f"runs:/{given}/model"
     if "best_run" in tags:
         return f"runs:/{tags['best_run']}/model"
@@ -128,7 +129,7 @@ def model_uri_of(given: str) -> str:
             return f"runs:/{child.info.run_id}/model"
     raise ModelError(
         f"run {given} ({stage or 'of another software'}) has no model: give the id of a run of main, train, "
-        "postprocess or search that is finished, or a model's URI"
+        "postprocess, search or crossvalidate that is finished, or a model's URI"
     )
 
 

@@ -44,21 +44,23 @@ class Results:
         summaries: group of cases → variant → summary.
         differences: what is compared → the paired difference in Dice.
         chosen: the variant that the model uses.
-        report: the report's HTML file.
+        report: the report's HTML file; None where there is none.
+        tested: how the cases were tested, in a word.
     """
 
     tables: dict[str, pd.DataFrame]
     summaries: dict[str, dict[str, pd.DataFrame]]
     differences: dict[str, PairedDifference]
     chosen: str
-    report: Path
+    report: Path | None = None
+    tested: str = "Test"
 
     def show(self) -> None:
         """Print the table, its paired differences and the false alarms."""
         for group, summary in self.summaries.items():
             cases = int(next(iter(summary.values()))["cases"]["dice"])
             console.print()
-            console.print(summary_table(summary, f"Test, {group} ({cases}), mean and 95 % interval"))
+            console.print(summary_table(summary, f"{self.tested}, {group} ({cases}), mean and 95 % interval"))
         console.print()
         for name, difference in self.differences.items():
             console.print(verdict(name, difference))

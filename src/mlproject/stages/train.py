@@ -201,8 +201,8 @@ def best_model(settings: Experiment, dataset: DataSet, run_id: str) -> Segmenter
 
 
 def training_run_of(run_id: str) -> str:
-    """The training run that an id stands for: itself, or the child of the `main` run it names."""
-    if runs.find(run_id).data.tags.get(runs.STAGE_TAG) != "main":
+    """The training run that an id stands for: itself, or the child of the run of `main` or of a fold it names."""
+    if runs.find(run_id).data.tags.get(runs.STAGE_TAG) not in ("main", "fold"):
         return run_id
     found = runs.child(run_id, "train")
     if found is None:

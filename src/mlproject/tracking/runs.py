@@ -145,10 +145,13 @@ def _as_parameters(settings: Any) -> dict[str, str]:
     return {f"cfg.{name}": str(value) for name, value in config.flatten(config.to_tree(settings)).items()}
 
 
-def refuse_other_settings(run_id: str, settings: Any, may_change: Sequence[str]) -> None:
+def refuse_other_settings(
+    run_id: str, settings: Any, may_change: Sequence[str], otherwise: str = "begin a run"
+) -> None:
     """Raise SettingsError where a run was begun with settings that differ from these.
 
-    Settings whose names begin with one of `may_change` may differ. A run that has none yet passes.
+    Settings whose names begin with one of `may_change` may differ. A run that has none yet passes. `otherwise`: what a
+    user can do who wants the other settings.
     """
     known = find(run_id).data.params
     differences = [
@@ -159,18 +162,21 @@ def refuse_other_settings(run_id: str, settings: Any, may_change: Sequence[str])
     if differences:
         raise SettingsError(
             f"run {run_id} cannot go on with other settings ({', '.join(differences)}): give the same ones, or "
-            "begin a run"
+            f"{otherwise}"
         )
 
 
-def refuse_other_data(run_id: str, digest: str) -> None:
-    """Raise SettingsError where a run was begun on a data set, or a split of it, with another digest."""
+def refuse_other_data(run_id: str, digest: str, otherwise: str = "begin a run") -> None:
+    """Raise SettingsError where a run was begun on a data set, or a split of it, with another digest.
+
+    `otherwise`: as in `refuse_other_settings`.
+    """
     inputs = find(run_id).inputs
     known = [entry.dataset.digest for entry in inputs.dataset_inputs] if inputs else []
     if known and digest not in known:
         raise SettingsError(
             f"run {run_id} was begun on other data or another split (digest {known[0]} then, {digest} now), so what it "
-            "was trained on could be tested on: give the same data, or begin a run"
+            f"was trained on could be tested on: give the same data, or {otherwise}"
         )
 
 

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
-from scipy import stats
 
 from mlproject.evaluation import convergence
 from mlproject.evaluation.palette import BLUE, GREY, ORANGE
+from mlproject.evaluation.statistics import t_interval
 from mlproject.stages.paper.finding import Finding
 from mlproject.stages.paper.laboratory import Laboratory, Training
 from mlproject.tracking import markdown
@@ -120,8 +120,8 @@ def _verdict(table: pd.DataFrame, processes: int) -> str:
         speedup = one["minutes_to_level"] / several["minutes_to_level"]
         pace = (one["seconds_a_step"] / several["seconds_a_step"]).mean()
         change = several["best_dice"] - one["best_dice"]
-        reach = stats.t.ppf(0.975, len(change) - 1) * change.std(ddof=1) / np.sqrt(len(change))
-        equal = max(abs(change.mean() - reach), abs(change.mean() + reach)) < EQUAL
+        low, high = t_interval(change.to_numpy())
+        equal = max(abs(low), abs(high)) < EQUAL
         faster = speedup.min() > 1
         judged = (
             "Supported"
@@ -133,8 +133,8 @@ def _verdict(table: pd.DataFrame, processes: int) -> str:
         sentences.append(
             f"{judged} on {str(on).upper()}: {processes} workers reach the level {speedup.mean():.2f} times as fast "
             f"({speedup.min():.2f} to {speedup.max():.2f}), a step {pace:.2f} "
-            f"times; the best Dice differs by {change.mean():+.3f} (95 % t-interval {change.mean() - reach:+.3f} to "
-            f"{change.mean() + reach:+.3f}; equal is within {EQUAL:g})."
+            f"times; the best Dice differs by {change.mean():+.3f} (95 % t-interval {low:+.3f} to {high:+.3f}; "
+            f"equal is within {EQUAL:g})."
         )
     return " ".join(sentences)
 

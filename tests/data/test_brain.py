@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from mlproject.data.brain import brain_mask
+from mlproject.data.brain import brain_mask, fill_holes
 
 
 def ball(shape: tuple[int, int, int], radius: float) -> np.ndarray:
@@ -49,3 +49,9 @@ def test_otsu_can_be_asked_for() -> None:
 def test_nothing_gives_an_empty_mask() -> None:
     for method in ("auto", "nonzero", "otsu"):
         assert not brain_mask(np.zeros((4, 4, 4), dtype=np.float32), method, "c").any()
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.7, 0.97])
+def test_holes_are_filled_as_scipy_fills_them(share: float) -> None:
+    mask = np.random.default_rng(0).random((15, 18, 12)) < share
+    np.testing.assert_array_equal(fill_holes(mask), ndimage.binary_fill_holes(mask))

@@ -5,7 +5,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from mlproject.data.prepared_grid import Geometry, choose_geometry, to_native, to_prepared
+from mlproject.data.prepared_grid import Geometry, choose_geometry, mask_to_prepared, to_native, to_prepared
 
 SHAPE = (14, 16, 12)
 BRAIN = (slice(4, 10), slice(3, 13), slice(5, 9))
@@ -131,3 +131,12 @@ def test_values_of_another_shape_are_a_mistake_of_the_caller() -> None:
     geometry = choose_geometry(brain(), np.eye(4), 0, None)
     with pytest.raises(ValueError, match="shape"):
         to_native(np.zeros(SHAPE, dtype=np.float32), geometry)
+
+
+@pytest.mark.parametrize("spacing", [None, (1.5, 2.5, 2.0)])
+def test_a_mask_moves_as_its_values_do(spacing: tuple[float, float, float] | None) -> None:
+    affine = oblique(-2, 2, 3)
+    geometry = choose_geometry(brain(), affine, 2, spacing)
+    moved = mask_to_prepared(brain(), geometry)
+    np.testing.assert_array_equal(moved, to_prepared(brain().astype(np.float32), geometry) >= 0.5)
+    assert moved.any() and not moved.all()

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from monai.inferers.utils import sliding_window_inference
 from torch import nn
 
 from mlproject.errors import ModelError, SettingsError
@@ -92,8 +93,38 @@ def test_mirroring_averages_over_all_eight_copies():
     probability = predict_probability(Ramp(), image_of(PATCH), PATCH, PredictionSettings(mirror=True), CPU)
     np.testing.assert_allclose(probability, 0.5, atol=1e-6)  # ramp and mirrored ramp cancel
     network = Seen()
-    predict_probability(network, image_of(PATCH), PATCH, PredictionSettings(mirror=True), CPU)
-    assert len({tuple(batch.numpy().ravel()) for batch in network.batches}) == 8
+    predict_probability(network, image_of(PATCH), PATCH, PredictionSettings(mirror=True, window_batch=3), CPU)
+    assert [len(batch) for batch in network.batches] == [3, 3, 2]
+    assert len({tuple(window.numpy().ravel()) for batch in network.batches for window in batch}) == 8
+
+
+@pytest.mark.parametrize("overlap", [0, 0.3, 0.5])
+@pytest.mark.parametrize("shape", [(33, 20, 47), (16, 11, 40)], ids=["large", "small on an axis"])
+def test_windows_lie_and_are_weighted_as_monai_does_it(shape, overlap):
+    image, network = image_of(shape), nn.Conv3d(2, 1, 7, padding=3)
+    expected = sliding_window_inference(
+        torch.from_numpy(image[None]), PATCH, 4, lambda x: network(x).sigmoid(), overlap=overlap, mode="gaussian"
+    )
+    probability = predict_probability(network, image, PATCH, PredictionSettings(overlap=overlap), CPU)
+    np.testing.assert_allclose(probability, expected[0, 0].detach(), atol=1e-6)
+
+
+def test_windows_without_brain_are_passed_over_and_the_rest_is_the_same():
+    image, brain = image_of((16, 16, 80)), np.zeros((16, 16, 80), bool)
+    brain[2:14, 3:12, 5:20] = True
+    network, settings = Seen(), PredictionSettings(window_batch=1)
+    whole = predict_probability(network, image, PATCH, settings, CPU)
+    assert len(network.batches) == 9
+    network.batches.clear()
+    probability = predict_probability(network, image, PATCH, settings, CPU, brain)
+    assert len(network.batches) == 3
+    np.testing.assert_array_equal(probability, np.where(brain, whole, 0))
+
+
+def test_no_window_is_left_alone_on_a_cpu():
+    network = Seen()
+    predict_probability(network, image_of((40, 16, 16)), PATCH, PredictionSettings(window_batch=3), CPU)
+    assert [len(batch) for batch in network.batches] == [4]
 
 
 def test_a_small_volume_is_padded_with_the_background():

@@ -49,6 +49,21 @@ def brain_mask(reference: NDArray[np.float32], method: BrainMaskMethod, case: st
     components, count = ndimage.label(foreground)
     if count == 0:
         return np.zeros(reference.shape, dtype=bool)
-    largest = 1 + int(np.argmax(np.bincount(components.ravel())[1:]))
-    filled: NDArray[np.bool_] = ndimage.binary_fill_holes(components == largest)
-    return filled
+    sizes = np.zeros(count + 1, dtype=np.intp)
+    for plane in components:  # of all at once, bincount makes a copy of 8 bytes a voxel
+        sizes += np.bincount(plane.ravel(), minlength=count + 1)
+    return fill_holes(components == 1 + np.argmax(sizes[1:]))
+
+
+def fill_holes(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The mask (I, J, K) and what it encloses, as scipy's binary_fill_holes finds it, in a third of the time.
+
+    Without a hole it is `mask` itself.
+    """
+    background, count = ndimage.label(~mask)
+    outside = np.zeros(count + 1, dtype=bool)
+    for axis in range(3):
+        for face in (0, -1):
+            outside[background.take(face, axis)] = True
+    outside[0] = False  # the mask itself
+    return mask if outside.sum() == count else ~outside[background]

@@ -3,7 +3,7 @@
 # mypy: allow-untyped-calls
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import nibabel.orientations as orientations
 import numpy as np
@@ -14,6 +14,7 @@ from mlproject.data.geometry import Affine, Shape, resample, spacing_of
 SAME_SPACING_MM = 1e-3
 """A target spacing nearer than this to the case's own is the case's own: resampling would only blur."""
 
+T = TypeVar("T", bound=np.generic)
 AffineRows = tuple[tuple[float, ...], ...]
 
 
@@ -74,10 +75,10 @@ def choose_geometry(
         margin_mm: added around the bounding box, as far as the volume reaches.
         spacing_mm: target voxel size along left-right, back-front, down-up; None keeps the case's own.
     """
-    voxels = np.argwhere(brain)
+    planes = [np.flatnonzero(brain.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1))]
     margin = np.ceil(margin_mm / np.array(spacing_of(affine)) - 1e-3).astype(int)
-    start = np.maximum(voxels.min(axis=0) - margin, 0)
-    size = np.minimum(voxels.max(axis=0) + 1 + margin, brain.shape) - start
+    start = np.maximum([along[0] for along in planes] - margin, 0)
+    size = np.minimum([along[-1] + 1 for along in planes] + margin, brain.shape) - start
 
     # Rows stored front to back or back to front, in axial or in sagittal slices, must look the same to the
     # network. Axes are swapped and flipped, never interpolated.
@@ -102,11 +103,25 @@ def to_prepared(values: NDArray[np.float32], geometry: Geometry) -> NDArray[np.f
 
     Without a change of spacing each voxel keeps its value; otherwise linear interpolation.
     """
-    step = _prepared_to_native(geometry)
-    if (box := _box_without_interpolation(geometry, step)) is not None:
-        turn = orientations.io_orientation(np.linalg.inv(step))
-        return np.ascontiguousarray(orientations.apply_orientation(values[box], turn))
+    if (kept := _without_interpolation(values, geometry)) is not None:
+        return kept
     return resample(values, np.array(geometry.native_affine), geometry.shape, np.array(geometry.affine))
+
+
+def mask_to_prepared(mask: NDArray[np.bool_], geometry: Geometry) -> NDArray[np.bool_]:
+    """The same of a mask; where it is interpolated, what is at least one half stays."""
+    if (kept := _without_interpolation(mask, geometry)) is not None:
+        return kept
+    return to_prepared(mask.astype(np.float32), geometry) >= 0.5
+
+
+def _without_interpolation(values: NDArray[T], geometry: Geometry) -> NDArray[T] | None:
+    """A copy on the prepared grid of what is on the case's own, where the one only crops, swaps and flips the other."""
+    step = _prepared_to_native(geometry)
+    if (box := _box_without_interpolation(geometry, step)) is None:
+        return None
+    turn = orientations.io_orientation(np.linalg.inv(step))
+    return np.array(orientations.apply_orientation(values[box], turn), order="C")
 
 
 def to_native(values: NDArray[np.float32], geometry: Geometry) -> NDArray[np.float32]:

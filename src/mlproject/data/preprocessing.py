@@ -1,14 +1,14 @@
 """From a volume to what a network sees: brain mask, z-scores, and the prepared grid."""
 
 import logging
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
-from mlproject.data.brain import brain_mask
-from mlproject.data.prepared_grid import Geometry, choose_geometry, to_native, to_prepared
+from mlproject.data.brain import brain_mask, fill_holes
+from mlproject.data.prepared_grid import Geometry, choose_geometry, mask_to_prepared, to_native, to_prepared
 from mlproject.data.preprocessing_settings import PreprocessingSettings
 from mlproject.data.volumes import Volume
 from mlproject.errors import DataError
@@ -16,6 +16,8 @@ from mlproject.errors import DataError
 __all__ = ["Geometry", "PreparedCase", "PreprocessingSettings", "prepare", "to_native"]
 
 logger = logging.getLogger(__name__)
+
+BLOCK = 2**20  # voxels
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,25 +61,22 @@ def prepare(volume: Volume, settings: PreprocessingSettings) -> PreparedCase:
     if volume.label is not None and (hidden := int(np.count_nonzero(volume.label[~brain]))):
         total = int(volume.label.sum())
         logger.warning("%s: %d of %d lesion voxels lie outside the brain mask", volume.case, hidden, total)
-    names = iter(volume.channel_digests)
-    channels = [
-        channel
-        if number in volume.missing.values()
-        else z_scores(channel, brain, settings.clip_sd, f"{volume.case}: {next(names)}")
-        for number, channel in enumerate(volume.image)
-    ]
     geometry = choose_geometry(brain, volume.affine, settings.crop_margin_mm, settings.spacing_mm)
-    prepared_brain = to_prepared(brain.astype(np.float32), geometry) >= 0.5
-    image = np.stack([to_prepared(channel, geometry) for channel in channels])
-    label = None
-    if volume.label is not None:
-        label = (to_prepared(volume.label.astype(np.float32), geometry) >= 0.5).astype(np.uint8)
+    image = np.zeros((len(volume.image), *geometry.shape), dtype=np.float32)
+    names = iter(volume.channel_digests)
+    for number, channel in enumerate(volume.image):
+        if number not in volume.missing.values():
+            scores = z_scores(channel, brain, settings.clip_sd, f"{volume.case}: {next(names)}")
+            image[number] = to_prepared(scores, geometry)
+    prepared_brain = mask_to_prepared(brain, geometry)
+    np.copyto(image, 0, where=~prepared_brain)
+    label = volume.label
     return PreparedCase(
         name=volume.case,
-        image=np.where(prepared_brain, image, np.float32(0)),
+        image=image,
         brain=prepared_brain,
-        label=label,
-        native_label=volume.label,
+        label=None if label is None else mask_to_prepared(label > 0, geometry).astype(np.uint8),
+        native_label=label,
         geometry=geometry,
         channel_digests=volume.channel_digests,
         missing=volume.missing,
@@ -102,10 +101,17 @@ def z_scores(
     Raises:
         DataError: the channel is constant, or has no voxel, in the brain.
     """
-    measured = brain & ndimage.binary_fill_holes(channel != 0)
-    values = channel[measured].astype(np.float64)
-    if values.size == 0 or np.ptp(values) == 0:
+    measured = brain & fill_holes(channel != 0)
+    values = channel[measured]
+    if values.size == 0 or values.min() == values.max():
         raise DataError(f"{what}: constant or missing in the whole brain; is it the right file?")
+    mean = values.mean(dtype=np.float64)
+    blocks = np.array_split(values, math.ceil(values.size / BLOCK))  # in float64, but never all of them at once
+    deviation = math.sqrt(sum(float(np.square(block - mean).sum()) for block in blocks) / values.size)
+    for block in blocks:
+        block[:] = (block - mean) / deviation
+    if clip_sd is not None:
+        values.clip(-clip_sd, clip_sd, out=values)
     scores = np.zeros(channel.shape, dtype=np.float32)
-    scores[measured] = (values - values.mean()) / values.std()
-    return scores if clip_sd is None else np.clip(scores, -clip_sd, clip_sd)
+    scores[measured] = values
+    return scores

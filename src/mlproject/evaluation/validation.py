@@ -42,8 +42,8 @@ class WholeVolumeDice:
     def __call__(self, network: nn.Module, case: PreparedCase, device: torch.device) -> CaseValidation:
         """Predict the whole case, and compare."""
         assert case.label is not None
-        probability = predict_probability(network, case.image, self.patch_size, self.prediction, device)
-        mask = (probability >= 0.5) & case.brain
+        probability = predict_probability(network, case.image, self.patch_size, self.prediction, device, case.brain)
+        mask = probability >= 0.5
         spacing_mm = case.geometry.spacing_mm
         dice = case_metrics(case.label, mask, spacing_mm)["dice"]
         if case.name != self.shown:

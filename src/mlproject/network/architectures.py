@@ -4,14 +4,18 @@ import math
 from typing import Any
 
 import torch
+from monai.networks.layers.factories import Norm
 from monai.networks.nets.dynunet import DynUNet
 from monai.networks.utils import pixelshuffle
 from torch import Tensor, nn
 
 from mlproject.errors import SettingsError
+from mlproject.network.instance_norm import InstanceNorm
 from mlproject.network.settings import DynUNetSettings, NetworkSettings
 from mlproject.network.vnet import VNet
 
+NORMALISATION = "INSTANCE_BY_VOXEL"  # under which MONAI finds ours
+Norm.add_factory_class(NORMALISATION, InstanceNorm)
 DETAIL_FEATURES = 4  # of the coarse network, that its branch at full resolution sees beside the image
 LESION_PRIOR = 0.01  # share of lesion voxels that an untrained network predicts
 
@@ -40,6 +44,7 @@ class SupervisedDynUNet(nn.Module):
             kernel_size=[3] * levels,
             strides=strides,
             upsample_kernel_size=strides[1:],
+            norm_name=(NORMALISATION, {"affine": True}),
             filters=settings.channels,
             deep_supervision=settings.deep_supervision,
             deep_supr_num=levels - 2,

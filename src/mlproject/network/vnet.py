@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from mlproject.network.instance_norm import InstanceNorm
 from mlproject.network.settings import VNetSettings
 
 PRELU_SLOPE = 0.1  # the paper's start value; learnt, one slope per channel
@@ -72,7 +73,7 @@ class _Unit(nn.Module):
         channels = convolution.out_channels
         self.convolution = convolution
         self.normalisation = (
-            nn.InstanceNorm3d(channels, affine=True) if settings.normalisation == "instance" else nn.Identity()
+            InstanceNorm(channels, affine=True) if settings.normalisation == "instance" else nn.Identity()
         )
         self.activation = {
             "prelu": nn.PReLU(channels, init=PRELU_SLOPE),

@@ -170,10 +170,10 @@ class Segmenter:
 
     def probability(self, case: PreparedCase) -> NDArray[np.float32]:
         """The network's lesion probability, (I, J, K) float32 in [0, 1], on the prepared grid; 0 outside the brain."""
-        values = predict_probability(
-            self.network, case.image, self.description.patch_size, self.description.prediction, self.device
+        description = self.description
+        return predict_probability(
+            self.network, case.image, description.patch_size, description.prediction, self.device, case.brain
         )
-        return np.where(case.brain, values, np.float32(0))
 
     def segment(self, volume: Volume, postprocessing: Postprocessing | None = None) -> Segmentation:
         """Segment a volume; `postprocessing` takes the place of the model's own."""

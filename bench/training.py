@@ -2,9 +2,10 @@
 
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from functools import cache
-from itertools import product, repeat
+from itertools import islice, product, repeat
 from pathlib import Path
 from statistics import median
 
@@ -19,8 +20,10 @@ from mlproject.network.architectures import build_network
 from mlproject.network.losses import SegmentationLoss
 from mlproject.network.settings import LossSettings, NetworkSettings
 from mlproject.prediction.settings import PredictionSettings
+from mlproject.training.fit import fit
 from mlproject.training.job import FitJob
 from mlproject.training.loop import Trainer
+from mlproject.training.progress import Progress
 from mlproject.training.settings import TrainingSettings
 from mlproject.training.worker import fabric_of
 
@@ -30,19 +33,26 @@ STEPS = {"cpu": 6, "cuda": 150}  # of one measurement
 REPEATS = {"cpu": 7, "cuda": 7}
 END_TO_END = {"cpu": 0.90, "cuda": 0.95}
 AGAINST_PLAIN = {"cpu": 1.5, "cuda": 3.0}
+STARTS, POINTS = 3, 4  # trainings with several processes, and how often each says its pace
 
 
 def rows() -> list[Row]:
     """All rows of this file, for each device."""
     devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     with tempfile.TemporaryDirectory() as folder:
-        return [row for device in devices for row in _rows(device, Path(folder))]
+        found = [row for device in devices for row in _rows(device, Path(folder))]
+        return [*found, _scaling(Path(folder))]
 
 
 @cache
 def cases() -> list[PreparedCase]:
     """The cases to train on."""
     return [prepared_case(number, margin_mm=6.0) for number in range(CASES)]
+
+
+def one_case() -> list[PreparedCase]:
+    """The case to validate on."""
+    return cases()[:1]
 
 
 def _rows(device: str, folder: Path) -> Iterator[Row]:
@@ -69,24 +79,54 @@ def _rows(device: str, folder: Path) -> Iterator[Row]:
     )
 
 
-def trainer_of(device: str, folder: Path, network: NetworkSettings | None = None, **training: object) -> Trainer:
+def trainer_of(device: str, folder: Path, **training: object) -> Trainer:
     """A trainer on the cases, as `train` makes it."""
-    settings = TrainingSettings(accelerator=device, threads=PROCESSES, seed=0)  # type: ignore[arg-type]
-    job = FitJob(
-        training=replace(settings, **training),  # type: ignore[arg-type]
-        network=network or NetworkSettings(),
+    job = _job(folder, accelerator=device, threads=PROCESSES, **training)
+    fabric = fabric_of(job.training)
+    fabric.launch()
+    return Trainer(job, fabric)
+
+
+def _job(folder: Path, **training: object) -> FitJob:
+    return FitJob(
+        training=TrainingSettings(**training),  # type: ignore[arg-type]
+        network=NetworkSettings(),
         loss=LossSettings(),
         patches=PatchSettings(size=PATCH),
         channels=2,
         training_cases=cases,
-        validation_cases=lambda: cases()[:1],
+        validation_cases=one_case,
         validate=WholeVolumeDice(PATCH, PredictionSettings()),
         folder=folder,
         settings={},
     )
-    fabric = fabric_of(job.training)
-    fabric.launch()
-    return Trainer(job, fabric)
+
+
+def _scaling(folder: Path) -> Row:
+    """Two processes with a thread each against one, on the same batches; the start is not counted."""
+    paces: dict[int, list[float]] = {1: [], PROCESSES: []}
+    for repeat_number, devices in product(range(STARTS), paces):
+        job = _job(
+            folder / f"{devices} processes, {repeat_number}",
+            accelerator="cpu",
+            devices=devices,
+            threads=1,
+            batch_size=2 * PROCESSES,
+            log_every=4,
+        )
+        with closing(fit(replace(job, isolated=True))) as events:
+            told = islice((event.patches_per_second for event in events if isinstance(event, Progress)), 1 + POINTS)
+            paces[devices].append(median(list(told)[1:]))
+    one, several = (median(paces[devices]) for devices in paces)
+    return Row(
+        what=f"training with {PROCESSES} processes of one thread, share of {PROCESSES} times the pace",
+        against="1 process of one thread, the same batches",
+        unit="x",
+        samples=tuple(b / a / PROCESSES for a, b in zip(*paces.values(), strict=True)),
+        target=0.85,
+        better=">=",
+        detail=f"{several:.2f} against {one:.2f} patches a second",
+    )
 
 
 def plain_step(device: str) -> Callable[[], object]:

@@ -166,6 +166,7 @@ def dies_in_a_worker(*_: object) -> float:
     return 0.5
 
 
+@pytest.mark.usefixtures("forked")
 def test_an_isolated_fit_is_the_same_fit_and_its_death_is_not_the_callers(tmp_path: Path) -> None:
     here = epochs(tiny.job(tmp_path / "here"))
     isolated = epochs(replace(tiny.job(tmp_path / "isolated"), isolated=True))
@@ -175,6 +176,7 @@ def test_an_isolated_fit_is_the_same_fit_and_its_death_is_not_the_callers(tmp_pa
         list(fit(replace(tiny.job(tmp_path / "dies"), isolated=True, validate=dies_in_a_worker)))
 
 
+@pytest.mark.usefixtures("forked")
 def test_closing_the_generator_ends_the_workers(tmp_path: Path) -> None:
     events: Iterator[Progress | Epoch] = fit(tiny.job(tmp_path, devices=2, steps=1000))
     next(events)

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 
@@ -153,7 +155,11 @@ class Fails:
     def __call__(self, *_: object) -> CaseValidation:
         if os.environ["RANK"] != str(self.rank):
             return CaseValidation(0.5)
-        time.sleep(0.5)
+        if self.how != "hangs":  # let the other notice first that the connection is gone
+            for connection in psutil.Process().net_connections("tcp"):
+                if connection.status == psutil.CONN_ESTABLISHED:
+                    socket.socket(fileno=os.dup(connection.fd)).shutdown(socket.SHUT_RDWR)
+            time.sleep(1)
         if self.how == "exception":
             raise ZeroDivisionError("of its own")
         if self.how == "memory":

@@ -1,6 +1,7 @@
 """What bad input gets: one clear error, exit code 2, no run and no training."""
 
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -161,3 +162,13 @@ def test_usage(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--help"]) == 0
     assert cli.main(["trian"]) == 2
     assert "no stage is called 'trian'" in capsys.readouterr().err
+
+
+def test_more_cases_may_be_open_than_a_process_has_files_at_its_start() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(1024, hard), hard))
+        assert cli.main(["--help"]) == 0
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -7,8 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from mlproject.data import cache as cache_module
-from mlproject.data import image_files
+from mlproject.data import case_keys, image_files
 from mlproject.data.cache import PreparedCache
 from mlproject.data.case import Case, DataSettings
 from mlproject.data.dataset import open_dataset
@@ -107,9 +106,9 @@ def test_a_4d_file_is_decoded_and_digested_once(
     case: Case, series: Path, cache: PreparedCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded, digested = [], []
-    scalar_image, file_digest = image_files.tio.ScalarImage, cache_module._file_digest
+    scalar_image, file_digest = image_files.tio.ScalarImage, case_keys._file_digest
     monkeypatch.setattr(image_files.tio, "ScalarImage", lambda path: decoded.append(path) or scalar_image(path))
-    monkeypatch.setattr(cache_module, "_file_digest", lambda path: digested.append(path) or file_digest(path))
+    monkeypatch.setattr(case_keys, "_file_digest", lambda path: digested.append(path) or file_digest(path))
     images = {"dwi": case.images["dwi"], "a": series, "b": series, "c": series}
     case = replace(case, images=images, components={"a": 2, "b": 0, "c": 1})
     np.testing.assert_array_equal(read_volume(case, labelled=False).image, [head(0), head(7), head(5), head(6)])

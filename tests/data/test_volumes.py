@@ -136,6 +136,15 @@ def test_a_damaged_file_is_one_clear_line(case: Case, damage: str) -> None:
     assert "\n" not in text
 
 
+@pytest.mark.parametrize("joined", [False, True], ids=["padded", "joined"])
+def test_a_file_compressed_in_parts_or_padded_with_zeros_is_sound(case: Case, joined: bool) -> None:
+    path = case.images["adc"]
+    whole = path.read_bytes()
+    content = gzip.decompress(whole)
+    path.write_bytes(gzip.compress(content[:1000]) + gzip.compress(content[1000:]) if joined else whole + bytes(512))
+    np.testing.assert_array_equal(read_volume(case).image[1], head(1))
+
+
 @pytest.mark.parametrize("extension", [".nii", ".mha", ".nrrd"])
 def test_a_truncated_file_of_any_format_is_refused(case: Case, tmp_path: Path, extension: str) -> None:
     path = tmp_path / f"short{extension}"

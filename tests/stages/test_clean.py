@@ -98,6 +98,7 @@ def test_what_is_made_again_goes_by_age(tracking: Path, capsys: pytest.CaptureFi
     gone = [
         cache_entry(work, "b", 31),
         put(work / "cache" / f".{'b' * 64}.{'0' * 32}" / "image.npy", 2).parent,
+        put(work / "cache" / "keys" / ("c" * 64), 31).parent,
         put(work / "probabilities" / f"{'d' * 40}.npy", 31),
         put(work / "demo" / "demo-24-v1" / "README.txt", 31).parent,
     ]
@@ -119,6 +120,7 @@ def test_what_it_does_not_know_is_left(
         put(work / "notes.txt", 900),
         put(work / "cache" / ("a" * 64) / "thesis.docx", 900),
         put(work / "cache" / "patient.nii.gz", 900),
+        put(work / "cache" / "keys" / "patient.txt", 900),
         put(work / "probabilities" / "mine.npy", 900),
         put(work / "demo" / "my data" / "a.nii", 900),
         put(work / "runs" / "helper" / "last.pt", 900),

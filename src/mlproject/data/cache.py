@@ -1,12 +1,8 @@
 """Prepared cases on disk: found again by the content of the files and the settings, never by name or date."""
 
-import hashlib
 import json
 import logging
-import os
 import shutil
-from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -15,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlproject.data.case import Case
-from mlproject.data.image_files import read_image_file
+from mlproject.data.case_keys import CaseKeys, mark_used
 from mlproject.data.preprocessing import Geometry, PreparedCase, prepare
 from mlproject.data.preprocessing_settings import PreprocessingSettings
 from mlproject.data.volumes import read_volume
@@ -26,21 +22,18 @@ logger = logging.getLogger(__name__)
 FORMAT_VERSION = 1
 """Raise it whenever preparation or the files of an entry change: entries of another version are not found."""
 
-DETACHED_HEADERS = (".mhd", ".nhdr", ".hdr", ".img")
-
 
 class PreparedCache:
     """Prepares each case once and keeps it as memory-mapped arrays.
 
-    An entry is a folder named by a SHA-256 over the bytes of every file of the case, the channels' names and
-    order (those that are missing too), which volume of a file a channel is, which values of the label are lesion,
-    the settings and the format version; it holds no path and no name of a case. It is written beside its place and
-    renamed into it, so several processes may share a cache.
+    An entry is a folder named by the case's key (see CaseKeys); it holds no path and no name of a case. It is written
+    beside its place and renamed into it, so several processes may share a cache.
     """
 
     def __init__(self, folder: Path, settings: PreprocessingSettings) -> None:
         self.folder = folder
         self.settings = settings
+        self.keys = CaseKeys(folder, settings, FORMAT_VERSION)
 
     def load(self, case: Case, labelled: bool = True) -> PreparedCase:
         """The prepared case, from the cache or made now; its arrays are read-only and memory-mapped.
@@ -49,7 +42,7 @@ class PreparedCache:
             DataError: the case cannot be read or prepared, its files change meanwhile, or the folder is not
                 writable or full.
         """
-        key = self._key(case, labelled)
+        key = self.keys.of(case, labelled)
         entry = self.folder / key
         if entry.exists():
             try:
@@ -60,51 +53,14 @@ class PreparedCache:
                 logger.warning("The cache entry %s is damaged (%s) and is made again", entry, damage)
                 _discard(entry)
         prepared = prepare(read_volume(case, labelled), self.settings)
-        if self._key(case, labelled) != key:
+        if self.keys.of(case, labelled) != key:
             raise DataError(f"{case.name}: its files changed while they were read; start again when they are complete")
         _write(prepared, entry)
         return _open(entry, case)
 
-    def _key(self, case: Case, labelled: bool) -> str:
-        digests = {path: _file_digest(path) for path in dict.fromkeys(case.images.values())}
-        content: dict[str, Any] = {
-            "format": FORMAT_VERSION,
-            "settings": asdict(self.settings),
-            "channels": [_channel_identity(case, name, digests) for name in case.channels],
-            "label": _file_digest(case.label) if labelled and case.label is not None else None,
-        }
-        if content["label"] and case.lesion_labels is not None:
-            content["lesion_labels"] = sorted(set(case.lesion_labels))
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def mark_used(file: Path) -> None:
-    """Give a file the present date, by which `clean` knows what is in use: not every disk keeps when it was read."""
-    with suppress(OSError):  # another user's
-        os.utime(file)
-
-
-def _channel_identity(case: Case, channel: str, digests: dict[Path, str]) -> tuple[str | int | None, ...]:
-    """What a channel is made of: its name, the digest of its file (None: missing), and which volume of it."""
-    if channel in case.missing:
-        return channel, None
-    component = (case.components[channel],) if channel in case.components else ()
-    return channel, digests[case.images[channel]], *component
-
 
 class _DamagedEntry(Exception):
     """What is wrong with an entry."""
-
-
-def _file_digest(path: Path) -> str:
-    """SHA-256 (hex) of a file's bytes; of the decoded voxels where those lie in another file than `path`."""
-    try:
-        if path.is_dir() or path.suffix.lower() in DETACHED_HEADERS:
-            return read_image_file(path).digest()
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 def _write(prepared: PreparedCase, entry: Path) -> None:

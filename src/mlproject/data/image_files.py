@@ -2,11 +2,11 @@
 
 # mypy: allow-untyped-calls
 
-import gzip
 import hashlib
 import logging
 import math
 import warnings
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 MAX_VOXELS = 2**29
 """More than any MRI volume has (800 voxels a side): a damaged header, refused before allocation."""
+BLOCK, GZIP = 2**20, 16  # bytes; the second tells zlib to expect a gzip header
 AMBIGUOUS_MM = 0.1
 """sform and qform that differ by more are two opinions, not two roundings of one."""
 
@@ -162,12 +163,20 @@ def _refuse_non_finite(voxels: NDArray[np.floating]) -> None:
 
 
 def _gzip_size(path: Path) -> int:
-    """Decompress a whole gzip file, which also checks its checksum, and count the bytes."""
-    size = 0
-    try:
-        with gzip.open(path) as stream:
-            while block := stream.read(1 << 20):
-                size += len(block)
-    except EOFError as error:
-        raise DataError("is truncated: its gzip stream has no end") from error
+    """Decompress a whole gzip file, which also checks its checksums, and count the bytes.
+
+    Python's gzip would take twice as long.
+    """
+    size, stream = 0, zlib.decompressobj(zlib.MAX_WBITS | GZIP)
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            while block:
+                if stream.eof:  # another one is joined to it, or zeros fill it up, as on tapes
+                    if not (block := block.lstrip(b"\0")):
+                        break
+                    stream = zlib.decompressobj(zlib.MAX_WBITS | GZIP)
+                size += len(stream.decompress(block, BLOCK))
+                block = stream.unconsumed_tail or stream.unused_data
+    if not stream.eof:
+        raise DataError("is truncated: its gzip stream has no end")
     return size

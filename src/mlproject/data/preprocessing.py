@@ -101,8 +101,10 @@ def z_scores(
     Raises:
         DataError: the channel is constant, or has no voxel, in the brain.
     """
-    measured = brain & fill_holes(channel != 0)
-    values = channel[measured]
+    measured, values = brain, channel[brain]
+    if not values.all():
+        measured = brain & fill_holes(channel != 0)
+        values = channel[measured]
     if values.size == 0 or values.min() == values.max():
         raise DataError(f"{what}: constant or missing in the whole brain; is it the right file?")
     mean = values.mean(dtype=np.float64)

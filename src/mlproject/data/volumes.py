@@ -133,6 +133,8 @@ def _read(what: str, path: Path, components: Sequence[int | None], faults: list[
 
 def _label_fault(voxels: NDArray[np.float32], lesion_labels: tuple[int, ...] | None) -> str | None:
     """What makes these voxels no lesion mask. Values within 1e-3 of a whole number are header scaling, and pass."""
+    if ((voxels == 0) | (voxels == 1)).all():
+        return None
     values = np.unique(voxels)
     whole = np.allclose(values, np.rint(values), rtol=0, atol=1e-3)
     if whole and (lesion_labels is not None or np.isin(np.rint(values), (0, 1)).all()):

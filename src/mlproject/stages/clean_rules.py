@@ -9,10 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mlproject.data.case_keys import NOTES
 from mlproject.training.job import BEST, LAST
 
 CACHE_ENTRY = re.compile(r"[0-9a-f]{64}")
 UNFINISHED_ENTRY = re.compile(r"\.[0-9a-f]{64}\.[0-9a-f]{32}")
+KEY_NOTE = re.compile(r"[0-9a-f]{64}|\.[0-9a-f]{32}")
 PROBABILITY = re.compile(r"[0-9a-f]{40}\.npy")
 RUN = re.compile(r"[0-9a-f]{32}")
 DEMO = re.compile(r"demo-\d+-v\d+")
@@ -117,6 +119,8 @@ def find_items(
 
 def _cache_entry(path: Path, folder: Path, days: float, running: Sequence[str]) -> Item:
     files = {file.name for file in _inside(path)} if path.is_dir() and not path.is_symlink() else set()
+    if path.name == NOTES and files and all(KEY_NOTE.fullmatch(name) for name in files):
+        return _shared(path, "keys of cases", path.name, days, running)
     if UNFINISHED_ENTRY.fullmatch(path.name):
         return _aged(path, "unfinished", path.name[:12], 1, "left by a process that died")
     arrays = all(name == "record.json" or name.endswith(".npy") for name in files)

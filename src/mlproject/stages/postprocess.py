@@ -12,7 +12,7 @@ import yaml
 from numpy.typing import NDArray
 
 from mlproject import config
-from mlproject.data.cache import mark_used
+from mlproject.data.case_keys import mark_used
 from mlproject.data.dataset import DataSet
 from mlproject.data.preprocessing import PreparedCase
 from mlproject.errors import DataError, ModelError

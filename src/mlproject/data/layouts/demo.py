@@ -4,8 +4,8 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-from mlproject.data.cache import mark_used
 from mlproject.data.case import Case, DataSettings
+from mlproject.data.case_keys import mark_used
 from mlproject.data.layouts import isles2022
 from mlproject.data.synthetic import GENERATOR_VERSION, write_dataset
 

@@ -3,6 +3,7 @@
 # mypy: allow-untyped-calls
 
 import tempfile
+import warnings
 from collections.abc import Iterable, Iterator
 from itertools import count, islice, product
 from pathlib import Path
@@ -37,6 +38,7 @@ QUEUE = 48  # patches that TorchIO's queue holds: of all cases
 def rows() -> list[Row]:
     """All rows of this file."""
     torch.set_num_threads(1)
+    warnings.filterwarnings("ignore", message="Expanding mask")  # TorchIO's, of one brain for two channels
     with tempfile.TemporaryDirectory() as folder:
         files = [_write(number, Path(folder) / f"{number}") for number in range(CASES)]
         cache = PreparedCache(Path(folder) / "cache", PreprocessingSettings())

@@ -20,6 +20,7 @@ from mlproject.evaluation.validation import CaseValidation
 from mlproject.training import checkpoint, processes
 from mlproject.training.fit import fit
 from mlproject.training.job import LAST, FitJob
+from mlproject.training.meeting import MeetingPlace, meeting_place
 from mlproject.training.progress import Epoch
 
 pytestmark = pytest.mark.usefixtures("forked")
@@ -118,6 +119,18 @@ def test_the_first_machine_tells_the_error_of_the_second(tmp_path: Path, address
     first, second = start(tmp_path, address, validate=fails_on_the_second)
     message = "training process 0 on machine 1 failed: ZeroDivisionError: of its own"
     assert (first.end(), second.end()) == (message, message)
+
+
+def test_who_does_not_come_is_named(tmp_path: Path, address: str) -> None:
+    training = tiny.job(tmp_path, nodes=2, node_rank=0, main_address=address).training
+    with meeting_place(training) as place:
+        with pytest.raises(
+            UserError, match=r"after 0.2 s, 1 of 2 processes have come, not number 1 .*on every machine"
+        ):
+            place.wait_for_all(rank=0, processes=2, seconds=0.2)
+        place.wait_for_all(rank=1, processes=2, seconds=30)
+    with pytest.raises(UserError, match=rf"machine 0 does not answer at training.main_address={address}"):
+        MeetingPlace("127.0.0.1", place.port).wait_for_all(rank=1, processes=2, seconds=0.2)
 
 
 def test_a_port_that_is_taken_is_refused(tmp_path: Path) -> None:

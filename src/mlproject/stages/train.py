@@ -176,7 +176,7 @@ def help_to_train(settings: Experiment) -> None:
     """The part of a node other than the first: train, and leave MLflow to the first."""
     training = settings.training
     heading(f"machine {training.node_rank} of {training.nodes}, counted from 0: helps to train")
-    facts({"machine 0": f"{training.main_address}, which has the MLflow run", "device": device(training)})
+    facts({"with": f"machine 0 at {training.main_address}, which has the MLflow run", "device": device(training)})
     dataset = prepare(settings)
     with interrupts.graceful():
         for _ in fit(job_of(settings, dataset, settings.run_path("helper")), interrupts.requested):

@@ -35,7 +35,7 @@ class TrainingSettings:
         log_every: steps over which one point of the training curve averages.
         accelerator: auto takes a CUDA GPU where there is one.
         devices: processes on this machine, one a GPU (or several on the CPU).
-        nodes: machines that train together.
+        nodes: machines that train together; torchrun, `fabric run` and srun set this and the next two.
         node_rank: this machine's number, 0 to nodes - 1; machine 0 alone talks to MLflow.
         main_address: HOST:PORT of machine 0, needed with several nodes.
         timeout_s: seconds for which a process waits for the others in the middle of training before it gives up; the

@@ -81,6 +81,13 @@ def test_a_case_is_prepared_once(case: Case, cache: PreparedCache, monkeypatch: 
     assert not again.image.flags.writeable
 
 
+def test_threads_can_open_entries_at_once(case: Case, cache: PreparedCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    """np.load calls ast.literal_eval, which now and then fails in Python 3.11 where two threads do so at once."""
+    expected = cache.load(case)
+    monkeypatch.setattr("ast.parse", lambda *_, **__: pytest.fail("Python's parser was called"))
+    assert_same(cache.load(case), expected)
+
+
 def test_an_entry_is_found_by_content_under_any_name(
     case: Case, cache: PreparedCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -78,7 +79,7 @@ def _write(prepared: PreparedCase, entry: Path) -> None:
     try:
         unfinished.mkdir(parents=True)
         for name, array in arrays.items():
-            np.save(unfinished / f"{name}.npy", array, allow_pickle=False)
+            np.save(unfinished / f"{name}.npy", np.ascontiguousarray(array), allow_pickle=False)
         (unfinished / "record.json").write_text(json.dumps(record, indent=1))
         unfinished.rename(entry)
     except OSError as error:
@@ -113,9 +114,18 @@ def _open(entry: Path, case: Case) -> PreparedCase:
 
 
 def _array(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> NDArray[Any]:
-    array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    if array.dtype != dtype or array.shape != shape:
-        raise ValueError(f"{path.name} is {array.dtype} {array.shape}, expected {np.dtype(dtype)} {shape}")
+    """Map an array of this kind, read-only.
+
+    np.load would read the header with Python's parser: slow, and in 3.11 two threads that parse at once may fail
+    ("SystemError: AST constructor recursion depth mismatch").
+    """
+    header = BytesIO()
+    kind = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(header, kind)
+    with path.open("rb") as file:
+        if file.read(header.tell()) != header.getvalue():
+            raise ValueError(f"{path.name} is not {np.dtype(dtype)} {shape}")
+    array: NDArray[Any] = np.memmap(path, dtype, "r", header.tell(), shape)
     return array
 
 

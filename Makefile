@@ -49,7 +49,7 @@ tour: $(VENV)/environment  ## the pictures of docs/tour.md, made anew; needs Chr
 LESION_DATA ?= ../shared/data
 PAPER_DATA ?= $(HOME)/.stroke-lesion/phantom60
 PAPER_SPLIT ?= $(LESION_DATA)/phantom_split.csv
-paper: $(VENV)/environment  ## the paper's claims as experiments, into docs/paper.md; about 75 minutes on 2 cores
+paper: $(VENV)/environment  ## the paper's claims as experiments, into docs/paper.md; about 35 minutes on 2 cores
 	@test -d "$(PAPER_DATA)" || test -f "$(LESION_DATA)/make_phantom.py" || { echo "make paper: no data set in \
 	$(PAPER_DATA), and no make_phantom.py in $(LESION_DATA) to make it with: give PAPER_DATA=FOLDER PAPER_SPLIT=" >&2; exit 1; }
 	test -d "$(PAPER_DATA)" || { rm -rf "$(PAPER_DATA).part" && python "$(LESION_DATA)/make_phantom.py" \

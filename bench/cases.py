@@ -36,7 +36,8 @@ def crf_workers(maps: Sequence[CaseProbability]) -> CaseWorkers[CrfCase]:
     return CaseWorkers(cases, [case.name for case in cases], [float(case.region.sum()) for case in cases], PROCESSES)
 
 
-def _imitated(number: int, shape: Shape) -> CaseProbability:
+def prepared_case(number: int, shape: Shape = SHAPE, margin_mm: float = KEEP_ALL_MM) -> PreparedCase:
+    """A synthetic case on a grid of `shape`, prepared for a network, with `margin_mm` around the brain."""
     images = make_case(SEED, number, shape, CHANNELS)
     volume = Volume(
         case=f"synthetic-{number}",
@@ -45,7 +46,11 @@ def _imitated(number: int, shape: Shape) -> CaseProbability:
         affine=np.asarray(images["msk"].affine),
         channel_digests=dict.fromkeys(CHANNELS, ""),
     )
-    case = prepare(volume, PreprocessingSettings(crop_margin_mm=KEEP_ALL_MM))
+    return prepare(volume, PreprocessingSettings(crop_margin_mm=margin_mm))
+
+
+def _imitated(number: int, shape: Shape) -> CaseProbability:
+    case = prepared_case(number, shape)
     return CaseProbability(case, _imitate(case, np.random.default_rng([SEED, number])))
 
 

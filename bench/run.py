@@ -14,8 +14,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-MODULES = ("crf_search", "crf_costs")  # each has rows() -> list[Row]
-PACKAGES = ("numpy", "scipy", "pydensecrf2", "optuna", "mlflow", "torch")
+MODULES = ("crf_search", "crf_costs", "patches", "training")  # each has rows() -> list[Row]
+PACKAGES = ("numpy", "scipy", "pydensecrf2", "optuna", "mlflow", "torch", "torchio", "monai")
 THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 COLUMNS = ("what", "against", "measured", "spread", "goal", "reached", "in numbers")
 
@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> None:
         rows.extend(importlib.import_module(f"bench.{name}").rows())
     minutes = (time.monotonic() - start) / 60
     print_table([row.cells() for row in rows])
-    print(f"{minutes:.1f} minutes on {where['cores']} cores, 1 thread a process; also in {options.json}")
+    print(f"{minutes:.1f} minutes on {where['cores']} cores; also in {options.json}")
     result = {"machine": where, "minutes": minutes, "rows": [row.to_dict() for row in rows]}
     options.json.write_text(json.dumps(result, indent=2) + "\n")
 
@@ -56,8 +56,11 @@ def machine() -> dict[str, Any]:
     """What the figures depend on besides the code; the load is that of others, before the start."""
     cpuinfo = Path("/proc/cpuinfo").read_text().splitlines()
     processor = next((line.partition(": ")[2] for line in cpuinfo if line.startswith("model name")), "unknown")
+    import torch
+
     return {
         "processor": processor,
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "cores": len(os.sched_getaffinity(0)),
         "load_average": os.getloadavg()[0],
         "python": platform.python_version(),

@@ -3,9 +3,17 @@
 import sys
 from pathlib import Path
 
+PROJECT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(Path(__file__).parent))
 
 if __name__ == "__main__":
-    from mlproject.cli import main  # here: the worker processes, which import this file too, need none of it
+    try:
+        from mlproject.cli import main  # here: the worker processes, which import this file too, need none of it
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("mlproject"):
+            raise
+        environment = f"`source {PROJECT}/.venv/bin/activate` (`make -C {PROJECT} environment` makes it)"
+        print(f"error: {sys.executable} has no {error.name}: {environment} gives you one that has", file=sys.stderr)
+        sys.exit(2)
 
     sys.exit(main(sys.argv[1:]))

@@ -3,6 +3,8 @@
 import re
 import resource
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from nibabel.nifti1 import Nifti1Image
 
 from mlproject import cli
 
+PROJECT = Path(__file__).resolve().parents[1]
 NAME = "sub-synthetic0001"
 
 
@@ -145,6 +148,13 @@ def test_dead_server_is_said_in_time(
     error = capsys.readouterr().err
     assert code == 2 and "127.0.0.1:9 does not answer" in error and "secret" not in error
     mlflow.set_tracking_uri(f"sqlite:///{root.parent / 'mlflow.db'}")
+
+
+def test_without_the_environment_it_is_said_how_to_get_it() -> None:
+    command = [sys.executable, "-S", str(PROJECT / "src" / "run.py"), "--help"]  # -S: without installed packages
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stdout == ""
+    assert re.fullmatch(r"error: .* has no \w+: `source .*bin/activate`.*\n", done.stderr)
 
 
 def test_usage(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 SOURCE = Path(__file__).parents[1] / "src"
 WORK = """
 import sys, time
@@ -41,10 +43,11 @@ def start(graceful: bool, **environment: str) -> subprocess.Popen[str]:
     return process
 
 
-def test_graceful_work_ends_by_itself() -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 138)])
+def test_graceful_work_ends_by_itself(number: signal.Signals, code: int) -> None:
     process = start(graceful=True)
-    process.send_signal(signal.SIGTERM)
-    assert process.communicate(timeout=10)[0] == "saved\ncode 143\n"
+    process.send_signal(number)
+    assert process.communicate(timeout=10)[0] == f"saved\ncode {code}\n"
 
 
 def test_other_work_is_left_at_once() -> None:

@@ -20,6 +20,9 @@ from mlproject.training.settings import TrainingSettings
 
 NETWORK = NetworkSettings(dynunet=DynUNetSettings(channels=(4, 8, 8), stem_stride=1))
 PATCHES = PatchSettings(size=(16, 16, 16), per_case=4)
+UNCHANGED = AugmentationSettings(
+    flip_probability=0, affine_probability=0, intensity_probability=0, gamma_probability=0, noise_probability=0
+)
 TRAINING = TrainingSettings(
     steps=12, batch_size=2, warmup_steps=0, validate_every=1, log_every=2, workers=0, threads=1, accelerator="cpu"
 )

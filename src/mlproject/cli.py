@@ -19,6 +19,7 @@ from typing import Any
 from mlproject import config, interrupts, usage
 from mlproject.errors import CasesFailedError, SettingsError, UserError
 from mlproject.stages.console import complain, configure_logging, console, nothing_printed
+from mlproject.training.launcher import placed
 
 PROJECT = Path(__file__).parents[2]
 # stage: its module, the name of its settings, what it does
@@ -27,6 +28,11 @@ STAGES = {
     "main": ("pipeline", "Experiment", "train, tune the CRF, evaluate, register"),
     "train": ("train", "Experiment", "fit a network"),
     "search": ("search", "SearchSettings", "search loss weights and other settings, with Optuna"),
+    "crossvalidate": (
+        "crossvalidate",
+        "CrossValidationSettings",
+        "test every case once, in folds, and join the folds' networks",
+    ),
     "reproduce": ("reproduce", "ReproduceSettings", "test the claims of the paper by experiments"),
     "postprocess": ("postprocess", "PostprocessSettings", "tune threshold and CRF of a trained run"),
     "evaluate": ("evaluate", "EvaluateSettings", "measure a model on labelled cases"),
@@ -115,7 +121,7 @@ def _run(stage: str, arguments: Sequence[str], options: Options) -> Mapping[str,
         settings_class = getattr(import_module("mlproject.stages.settings"), settings_name)
     if options.help:
         return _help(usage.show_stage, stage, what, settings_class)
-    settings = config.load(settings_class, arguments, [Path.cwd(), PROJECT], stage)
+    settings = placed(stage, config.load(settings_class, arguments, [Path.cwd(), PROJECT], stage), os.environ)
     if options.print_config:
         tree = config.taken(settings)
         console.print(config.as_yaml(tree), end="")

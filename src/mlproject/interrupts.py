@@ -1,4 +1,6 @@
-"""Ctrl-C, SIGTERM and the death of `mlflow run`: how a process learns that it shall stop.
+"""Ctrl-C, SIGTERM, SIGUSR1 and the death of `mlflow run`: how a process learns that it shall stop.
+
+SIGUSR1 is what SLURM can pass on to a job before its time is up; on a SIGTERM, its `srun` kills outright.
 
 A first signal asks: work that can leave a checkpoint (training) looks at `requested` and ends by itself,
 all other work is left at once by the exception `Interrupted`. Signals that follow within SAME_REQUEST_SECONDS
@@ -17,6 +19,7 @@ import psutil
 
 from mlproject.errors import Interrupted
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 _SHELLS = {"bash", "sh", "dash"}
 SAME_REQUEST_SECONDS = 5.0
 _received: int | None = None
@@ -27,9 +30,15 @@ watched: psutil.Process | None = None
 
 
 def install() -> None:
-    """Take over SIGINT and SIGTERM of this process. Call once, in the main thread."""
-    signal.signal(signal.SIGINT, _on_signal)
-    signal.signal(signal.SIGTERM, _on_signal)
+    """Take over SIGNALS of this process. Call once, in the main thread."""
+    for number in SIGNALS:
+        signal.signal(number, _on_signal)
+
+
+def ignore() -> None:
+    """Leave SIGNALS, which reach the whole process group, to the parent, with which this process ends."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def requested() -> bool:

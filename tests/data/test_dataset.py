@@ -7,7 +7,7 @@ from nibabel.nifti1 import Nifti1Image
 
 from mlproject.data.cache import PreparedCache
 from mlproject.data.cases import Case, DataSettings, find_cases
-from mlproject.data.dataset import load_all, open_dataset
+from mlproject.data.dataset import folds_of, load_all, open_dataset
 from mlproject.data.preprocessing import PreprocessingSettings
 from mlproject.errors import DataError
 
@@ -44,3 +44,13 @@ def test_lesion_volumes_are_those_of_the_labels(tiny_isles: Path, tmp_path: Path
         expected = float(np.asarray(image.dataobj).sum() * np.prod(image.header.get_zooms()) / 1000)
         assert dataset.lesion_ml[name] == pytest.approx(expected, rel=1e-5)
     assert sum(volume == 0 for volume in dataset.lesion_ml.values()) == 1
+
+
+def test_folds_are_what_each_fold_opens_and_test_every_case_once(tiny_isles: Path, tmp_path: Path) -> None:
+    settings = DataSettings(root=str(tiny_isles), folds=3)
+    first = open_dataset(settings, PreprocessingSettings(), tmp_path / "cache")
+    folds = folds_of(first, settings)
+    assert sorted(name for fold in folds for name in fold.split.test) == sorted(first.cases)
+    for number, fold in enumerate(folds):
+        opened = open_dataset(replace(settings, fold=number), PreprocessingSettings(), tmp_path / "cache")
+        assert (fold.split, fold.digest) == (opened.split, opened.digest)

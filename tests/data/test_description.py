@@ -174,6 +174,21 @@ def test_where_no_layout_fits_what_could_be_given_is_named(tmp_path: Path) -> No
     assert find(DataSettings(root=str(tmp_path / "siteA")), layout_given=False, channels_given=False).layouts
 
 
+def test_the_folder_of_one_patient_of_many_is_no_data_set(tmp_path: Path) -> None:
+    for case in ("P1/2020", "P1/2021", "P2/2020", "P3/2020"):
+        write(tmp_path / case / "FLAIR_n4.nii.gz", brain())
+        write(tmp_path / case / "consensus_gt.nii.gz", lesions())
+    with pytest.raises(DataError, match="a table fits all") as caught:
+        find(DataSettings(root=str(tmp_path)), layout_given=False, channels_given=False)
+    assert "further down" not in str(caught.value)
+
+
+def test_a_file_that_is_no_table_is_told_to_be_none(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("no table")
+    with pytest.raises(DataError, match=r"notes\.txt: it is a file, and no table"):
+        find(DataSettings(root=str(tmp_path / "notes.txt")), layout_given=False, channels_given=False)
+
+
 def test_processes_give_what_one_gives_and_duplicates_are_noticed(case: Case) -> None:
     copy = replace(
         case, name="b", images={"t1": case.images["dwi"], "t2": write(case.images["dwi"].parent / "t2.nii", brain(7))}

@@ -8,6 +8,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from mlproject.data.augmentation import AugmentationSettings
+from mlproject.data.cutting import Batch, CaseVolumes
 from mlproject.data.patches import PatchDataset, PatchSettings, sample_centres
 from mlproject.data.prepared_grid import Geometry
 from mlproject.data.preprocessing import PreparedCase
@@ -40,12 +41,18 @@ CORNER = (slice(11, 12), slice(0, 1), slice(9, 10))
 MIDDLE = (slice(5, 7), slice(5, 8), slice(4, 6))
 
 
+def patch_at(data: PatchDataset, index: int) -> dict[str, Any]:
+    """The patch at an index, changed, as a batch of its own gives it."""
+    batch = CaseVolumes(data.cases).batch([data[index]])
+    return {"image": batch.image[0], "label": batch.label[0], "case": batch.cases[0]}
+
+
 def same(a: dict[str, Any], b: dict[str, Any]) -> bool:
     return a["case"] == b["case"] and torch.equal(a["image"], b["image"]) and torch.equal(a["label"], b["label"])
 
 
 def test_a_patch_has_the_stated_shapes_types_and_values() -> None:
-    patch = PatchDataset([make_case(lesion=MIDDLE)], PatchSettings(size=(8, 6, 4)), seed=0)[3]
+    patch = patch_at(PatchDataset([make_case(lesion=MIDDLE)], PatchSettings(size=(8, 6, 4)), seed=0), 3)
     assert patch["image"].shape == (2, 8, 6, 4)
     assert patch["label"].shape == (1, 8, 6, 4)
     assert patch["image"].dtype == patch["label"].dtype == torch.float32
@@ -56,7 +63,7 @@ def test_an_epoch_takes_every_case_equally_and_neighbours_from_different_cases()
     cases = [make_case(str(n), lesion=MIDDLE) for n in range(5)]
     data = PatchDataset(cases, PatchSettings(size=(4, 4, 4), per_case=3, augmentation=PLAIN), seed=1)
     assert data.epoch_length == len(data) == 15
-    epochs = [[data[15 * epoch + n]["case"] for n in range(15)] for epoch in range(4)]
+    epochs = [[data[15 * epoch + n].case for n in range(15)] for epoch in range(4)]
     for order in epochs:
         assert sorted(order[:5]) == [0, 1, 2, 3, 4]
         assert order[:5] * 3 == order
@@ -67,21 +74,21 @@ def test_a_patch_depends_on_seed_and_index_alone() -> None:
     cases = [make_case(str(n), lesion=MIDDLE) for n in range(3)]
     data = PatchDataset(cases, PatchSettings(size=(8, 8, 8), per_case=2), seed=7)
     indices = [0, 1, 5, 6, 4_000_003]
-    first = [data[index] for index in indices]
+    first = [patch_at(data, index) for index in indices]
     torch.manual_seed(99)
     np.random.seed(99)
     fresh = PatchDataset(cases, PatchSettings(size=(8, 8, 8), per_case=2), seed=7)
     for index, patch in reversed(list(zip(indices, first, strict=True))):
-        assert same(patch, fresh[index]), index
+        assert same(patch, patch_at(fresh, index)), index
     other_seed = PatchDataset(cases, PatchSettings(size=(8, 8, 8), per_case=2), seed=8)
-    assert not any(same(patch, other_seed[index]) for index, patch in zip(indices, first, strict=True))
-    assert not same(data[0], data[6])  # the same place in the next epoch
+    assert not any(same(patch, patch_at(other_seed, index)) for index, patch in zip(indices, first, strict=True))
+    assert not same(patch_at(data, 0), patch_at(data, 6))  # the same place in the next epoch
 
 
 def test_each_patch_of_an_epoch_is_changed_in_its_own_way() -> None:
     settings = PatchSettings(size=(8, 8, 8), lesion_share=1, augmentation=AugmentationSettings())
     data = PatchDataset([make_case(lesion=CORNER)], settings, seed=0)  # all patches have the same centre
-    assert len({tuple(data[index]["image"].flatten().tolist()) for index in range(8)}) == 8
+    assert len({tuple(patch_at(data, index)["image"].flatten().tolist()) for index in range(8)}) == 8
 
 
 def test_worker_processes_give_the_same_patches() -> None:
@@ -93,16 +100,20 @@ def test_worker_processes_give_the_same_patches() -> None:
     )
     indices = list(range(4, 12))
 
-    def batches(workers: int) -> list[dict[str, Any]]:
-        data = PatchDataset(cases, settings, seed=0)
-        return list(DataLoader(data, batch_size=2, sampler=indices, num_workers=workers, timeout=60 * (workers > 0)))
+    def batches(workers: int) -> list[Batch]:
+        data, timeout = PatchDataset(cases, settings, seed=0), 60 * (workers > 0)
+        return list(
+            DataLoader(
+                data, 2, sampler=indices, collate_fn=CaseVolumes(cases).batch, num_workers=workers, timeout=timeout
+            )
+        )
 
     alone, shared = batches(0), batches(2)
     assert len(alone) == len(shared) == 4
     for a, b in zip(alone, shared, strict=True):
-        assert torch.equal(a["image"], b["image"])
-        assert torch.equal(a["label"], b["label"])
-        assert a["case"].tolist() == b["case"].tolist()
+        assert torch.equal(a.image, b.image)
+        assert torch.equal(a.label, b.label)
+        assert a.cases == b.cases
 
 
 def test_threads_give_the_same_patches() -> None:
@@ -114,14 +125,14 @@ def test_threads_give_the_same_patches() -> None:
 
     def work(start: int) -> None:
         for index in range(start, 32, 4):
-            found[index] = shared[index]
+            found[index] = patch_at(shared, index)
 
     threads = [threading.Thread(target=work, args=(start,)) for start in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert all(same(found[index], expected[index]) for index in range(32))
+    assert all(same(found[index], patch_at(expected, index)) for index in range(32))
 
 
 def test_the_global_generators_are_left_as_they_were() -> None:
@@ -134,7 +145,7 @@ def test_the_global_generators_are_left_as_they_were() -> None:
     )
     data = PatchDataset([make_case(lesion=MIDDLE)], PatchSettings(size=(8, 8, 8), augmentation=every), seed=0)
     torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1]
-    data[0]
+    patch_at(data, 0)
     assert torch.equal(torch.get_rng_state(), torch_state)
     assert np.array_equal(np.random.get_state()[1], numpy_state)
 
@@ -142,7 +153,7 @@ def test_the_global_generators_are_left_as_they_were() -> None:
 def test_the_image_is_cut_around_the_centre_and_zero_beyond_the_volume() -> None:
     case = make_case(lesion=CORNER)
     data = PatchDataset([case], PatchSettings(size=(5, 6, 4), lesion_share=1, augmentation=PLAIN), seed=0)
-    patch = data[0]
+    patch = patch_at(data, 0)
     assert patch["label"][0, 2, 3, 2] == 1  # the centre, at half the size, is the lesion's one voxel
     assert patch["label"].sum() == 1
     padded = np.pad(case.image[0], ((0, 9), (9, 9), (0, 9)))
@@ -170,7 +181,7 @@ def test_a_lesion_in_the_corner_is_centred() -> None:
 def test_a_case_without_lesion_gives_brain_patches() -> None:
     centres = np.array(sample_centres(make_case(), 1.0, 300, seed=0))
     assert np.ptp(centres, axis=0).tolist() == [10, 13, 9]
-    patch = PatchDataset([make_case()], PatchSettings(size=(4, 4, 4)), seed=0)[0]
+    patch = patch_at(PatchDataset([make_case()], PatchSettings(size=(4, 4, 4)), seed=0), 0)
     assert patch["label"].sum() == 0
 
 
@@ -180,14 +191,14 @@ def test_a_channel_that_the_case_lacks_stays_zero_whatever_is_added_to_the_other
     case.image[0] = 0
     gap = replace(case, missing={"adc": 0})
     data = PatchDataset([gap], PatchSettings(size=(8, 8, 8), augmentation=every), seed=0)
-    for patch in (data[index]["image"] for index in range(4)):
+    for patch in (patch_at(data, index)["image"] for index in range(4)):
         assert not patch[0].any()
         assert patch[1].any()
 
 
 def test_a_patch_larger_than_the_volume_is_padded() -> None:
     case = make_case(lesion=MIDDLE)
-    patch = PatchDataset([case], PatchSettings(size=(40, 40, 40), augmentation=PLAIN), seed=0)[0]
+    patch = patch_at(PatchDataset([case], PatchSettings(size=(40, 40, 40), augmentation=PLAIN), seed=0), 0)
     assert patch["image"].sum() == pytest.approx(case.image.sum())
     assert patch["label"].sum() == 12
 

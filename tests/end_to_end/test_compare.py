@@ -31,6 +31,10 @@ def test_two_models_are_compared_on_the_cases_that_neither_has_seen(
 
     run = client.get_run(answer["run_id"])
     assert run.data.tags["compare"] == f"runs:/{tuned}/model"  # what the main run has come to
+    assert [given.dataset.name for given in run.inputs.dataset_inputs] == [workplace.data.name]
+    trained = client.get_run(train).data.params
+    of_the_model = ("cfg.data.channels", "cfg.preprocessing.crop_margin_mm", "cfg.network.dynunet.channels")
+    assert all(run.data.params[name] == trained[name] for name in of_the_model)
     found = pd.read_csv(client.download_artifacts(run.info.run_id, "report/comparison.csv")).set_index("metric")
     table = pd.read_csv(client.download_artifacts(run.info.run_id, "report/per_case.csv"))
     split = pd.read_csv(client.download_artifacts(train, "split.csv"))

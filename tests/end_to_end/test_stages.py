@@ -99,10 +99,17 @@ def test_every_shipped_configuration(file: Path, tracking: Path, tiny_isles: Pat
     layout, channels = shipped["data"]["layout"], shipped["data"]["channels"]
     if layout in ("demo", "isles2022"):
         where = {} if layout == "demo" else {"data__root": str(shutil.copytree(tiny_isles, tracking / "data"))}
-        stage = "search" if "search" in shipped else "main"
-        size = {"search__trials": "1"} if "search" in shipped else {"data__demo_cases": "6"}
+        stage = next((stage for stage in ("search", "reproduce") if stage in shipped), "main")
+        size = {
+            "main": {"data__demo_cases": "6"},
+            "search": {"search__trials": "1"},
+            "reproduce": {"reproduce__parts": "[network]", "reproduce__validations": "1"},
+        }[stage]
         run(stage, config=str(file), patches__size="[32,32,32]", **where, **size)
-        assert newest(stage).data.metrics["test/dice"] >= 0
+        if stage == "reproduce":
+            assert "Claim" in newest(stage).data.tags["mlflow.note.content"]
+        else:
+            assert newest(stage).data.metrics["test/dice"] >= 0
     else:  # these differ in data and training alone
         root = trees.rewrite(tiny_isles, layout, channels, tracking / "data")
         size = {"patches__size": "[32,32,32]", "preprocessing__spacing_mm": "[6,6,6]"}

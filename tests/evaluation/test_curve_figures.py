@@ -23,6 +23,11 @@ def test_bland_altman_by_hand():
     assert to_png(figure)
 
 
+def test_bland_altman_cuts_no_case_at_the_edge():
+    figure = curve_figures.bland_altman(volumes([5.7, 7.6], [4.2, 5.3]))
+    assert figure.axes[0].get_xlim()[1] > 1.1 * (7.6 + 5.3) / 2
+
+
 @pytest.mark.parametrize("count", [0, 1])
 def test_bland_altman_of_too_few_cases_has_no_limits(count):
     figure = curve_figures.bland_altman(volumes([1.0][:count], [2.0][:count]))

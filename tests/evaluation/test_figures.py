@@ -95,6 +95,14 @@ def test_every_case_is_in_the_picture_of_dice_and_volume(volumes):
     assert pixels(figure).std() > 0
 
 
+@pytest.mark.parametrize("volumes", [[5.8, 7.6], [1.0, 1.0], [0.02, 180.0]])
+def test_the_axis_of_lesion_volumes_has_numbers_and_holds_every_case(volumes):
+    axes = figures.dice_against_volume(pd.DataFrame({"reference_ml": volumes, "dice": 0.5})).axes[1]
+    low, high = axes.get_xlim()
+    assert low < min(volumes) and max(volumes) < high
+    assert any(low <= tick <= high for tick in axes.get_xticks())
+
+
 def test_no_figure_is_left_open_in_pyplot():
     before = pyplot.get_fignums()
     figures.loss_curves(history([0.5]))

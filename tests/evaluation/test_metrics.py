@@ -13,6 +13,7 @@ from mlproject.evaluation.metrics import (
     LESION_CASES,
     METRICS,
     case_metrics,
+    groups_to_show,
     summarise,
     summarise_by_size,
     summarise_groups,
@@ -218,6 +219,12 @@ def test_lesion_free_cases_stand_in_one_group_only():
     assert groups[ALL_CASES]["network"].loc["dice", "cases"] == 3
     assert groups[LESION_CASES]["network"].loc["dice", "cases"] == 2
     assert groups[LESION_CASES]["network"].loc["dice", "mean"] == pytest.approx(0.7)
+
+
+@pytest.mark.parametrize(("reference_ml", "groups"), [([0.0, 2.0], 2), ([1.0, 2.0], 1), ([0.0, 0.0], 1)])
+def test_a_group_that_says_what_another_says_is_not_shown(reference_ml, groups):
+    table = per_case_table(reference_ml=reference_ml)
+    assert list(groups_to_show(summarise_groups({"network": table}))) == [ALL_CASES, LESION_CASES][:groups]
 
 
 def test_cases_are_grouped_by_their_lesion_load():

@@ -239,7 +239,8 @@ def test_one_variant_and_one_case_alone(tmp_path):
         {},
         chosen="network",
     )
-    assert "All cases (1)" in page.read_text()
+    text = page.read_text()
+    assert "All cases (1)" in text and "Cases with a lesion (" not in text  # the same case: once is enough
 
 
 def test_unknown_chosen_variant_is_refused(tmp_path, gathered):
@@ -293,6 +294,15 @@ def test_false_alarms():
     assert false_alarms({"network": per_case(["a"], 0.5, [1.0])}) == "Every case has a lesion."
 
 
+def test_terminal_table_fits_into_80_columns():
+    console = Console(width=80)
+    variants = {"best threshold": per_case(["a", "b"], [0.80, 0.30], [300.0, 2.0], prediction_ml=[5.0, 2.0])}
+    with console.capture() as capture:
+        console.print(summary_table(summarise_groups(variants)["all cases"], "all cases (2)"))
+    assert len(capture.get().rstrip().split("\n")) == 3
+    assert "0.550 (0.300–0.800)" in capture.get()
+
+
 def test_terminal_table_has_a_row_a_variant():
     console = Console(width=120, record=True, file=None, quiet=False)
     cases, volumes = ["good", "bad", "free"], [3.0, 2.0, 0.0]
@@ -303,6 +313,6 @@ def test_terminal_table_has_a_row_a_variant():
     with console.capture() as capture:
         console.print(summary_table(summarise_groups(variants)["all cases"], "all cases (3)"))
     printed = capture.get()
-    assert re.search(r"network .* 0\.367 \(0\.000 to 0\.800\) .* 0\.250 .* 0\.25 ", printed)
+    assert re.search(r"network .* 0\.367 \(0\.000–0\.800\) .* 0\.250 .* 0\.25 ", printed)
     assert "Volume difference (ml)" in printed
     assert "[red]odd[/red]" in printed

@@ -4,7 +4,13 @@ import warnings
 import numpy as np
 import pytest
 
-from mlproject.evaluation.statistics import bootstrap_interval, corrected_together, paired_difference, paired_t_p
+from mlproject.evaluation.statistics import (
+    bootstrap_interval,
+    corrected_together,
+    paired_difference,
+    paired_t_p,
+    t_interval,
+)
 
 
 def test_interval_is_about_the_normal_one_for_many_cases():
@@ -135,3 +141,9 @@ def test_paired_t(a: list[float], b: list[float], expected: float) -> None:
     assert paired_t_p(a, b) == pytest.approx(expected, abs=1e-6, nan_ok=True)
     with pytest.raises(ValueError, match="pairs"):
         paired_t_p(a, [*b, 0.0])
+
+
+def test_t_interval_of_three_trainings_and_of_one():
+    half = 4.302653 * 0.01 / math.sqrt(3)  # Student's t of 2 degrees of freedom
+    assert t_interval([0.0, 0.01, 0.02]) == pytest.approx((0.01 - half, 0.01 + half), abs=1e-6)
+    assert all(math.isnan(end) for end in t_interval([0.5]))

@@ -1,6 +1,7 @@
 """`describe` as a user calls it: what it says of a data set, and a configuration that training takes."""
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -124,6 +125,14 @@ def test_a_gpu_gets_larger_patches(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "cannot be split" in Path("24.yaml").read_text()  # a single case
 
 
+def test_what_to_do_next_works_from_any_folder(tiny_isles: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert describe(tiny_isles) == 0
+    shown = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("next:"))
+    _, python, script, *words = shlex.split(shown)
+    assert Path(python).is_absolute() and Path(script).is_absolute()
+    assert words == ["main", "--config", str(Path("tiny.yaml").absolute())]
+
+
 def test_no_file_is_overwritten(tiny_isles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("tiny.yaml").write_text("mine")
     assert describe(tiny_isles, "--output", "tiny.yaml") == 2
@@ -141,11 +150,21 @@ def test_nothing_to_train_on(tiny_isles: Path, tmp_path: Path, capsys: pytest.Ca
     assert not list(tmp_path.glob("*.yaml"))
 
 
+def test_without_a_case_that_has_the_channels_the_labels_are_not_blamed(
+    tiny_isles: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert describe(tiny_isles, "--data.channels", "[t1]") == 2
+    captured = capsys.readouterr()
+    assert "no case can be used for training: mend the faults, 6 in all" in captured.err
+    assert "sub-synthetic0001: t1 is missing" in captured.out
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["--data.root", "/nowhere"], "/nowhere does not exist"),
         ([], "data.root is empty"),
+        (["--data.root", "s3://bucket/set"], "data.root=s3://bucket/set: `predict` alone reads from a bucket"),
         (["--data.root", ".", "--data.layout", "isles"], "layout"),
         (["--data.root", ".", "--gpu_memory_gb", "-3"], "gpu_memory_gb"),
     ],

@@ -116,6 +116,24 @@ def test_bad_cases_are_listed_and_the_others_done(settings: PredictSettings, dat
     assert float(rows["sub-ä b"]["lesion_count"]) > 0
 
 
+def test_submission_files_have_the_challenges_names_on_the_scans_grid(data: Path, tmp_path: Path) -> None:
+    for number in (1, 2):
+        for place, kind in enumerate(("DWI", "ADC", "MTT")):  # the ID of the MTT names the mask
+            name = f"VSD.Brain.XX.O.MR_{kind}.{1000 * number + place}"
+            file = tmp_path / "isles" / f"test_{number}" / name / f"{name}.nii"
+            file.parent.mkdir(parents=True)
+            file.write_bytes(gzip.decompress(image(data, number, "adc" if kind == "ADC" else "dwi").read_bytes()))
+    scans = ScanSettings(root=str(tmp_path / "isles"), layout="isles2017")
+    wanted = PredictSettings(model="m", data=scans, output=str(tmp_path / "out"), naming="submission")
+    assert run(wanted, Thresholder(), tmp_path)["done"] == 2
+    masks = {row["mask"] for row in table(wanted).values()}
+    assert masks == {"SMIR.test_1.1002.nii", "SMIR.test_2.2002.nii"} == {p.name for p in tmp_path.glob("out/SMIR*")}
+    mask = Nifti1Image.from_filename(tmp_path / "out/SMIR.test_2.2002.nii")
+    scan = Nifti1Image.from_filename(image(data, 2, "dwi"))
+    np.testing.assert_array_equal(mask.affine, scan.affine)
+    assert mask.shape == scan.shape and 0 < np.asarray(mask.dataobj).sum() < np.prod(mask.shape)
+
+
 def test_the_same_command_does_what_is_left(settings: PredictSettings, data: Path, tmp_path: Path) -> None:
     kept = image(data, 1, "dwi").read_bytes()
     image(data, 1, "dwi").write_bytes(b"no image")

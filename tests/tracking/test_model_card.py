@@ -93,6 +93,17 @@ def test_what_it_says_and_what_it_does_not() -> None:
     assert "no significant gain" in model_card(facts(description=no_crf))  # there may be one that is not
 
 
+def test_the_card_of_an_ensemble_claims_no_result_of_its_own() -> None:
+    ensemble = replace(facts().description, members=5)
+    card = model_card(facts(description=ensemble, cases={"train": 0, "validation": 0, "test": 43}))
+    assert card.startswith("Its networks one by one, out of fold: Dice 0.600")
+    assert "**Not measured with this model itself**" in card and "chosen on the validation cases" not in card
+    rows = {row[0]: row[1:] for row in rows_of(card)}
+    assert rows["cases"] == ["43, dealt out to 5 folds; no patient is in two"]
+    assert rows["training"] == ["5 networks, each 2500 steps of 2 patches, on CPU"]
+    assert "Small numbers" not in card
+
+
 @pytest.mark.parametrize("name", ["my model", "it's", "$HOME"])
 def test_commands_take_every_name(name: str) -> None:
     card, description = model_card(facts(model=f"{name}/3")), about(name)

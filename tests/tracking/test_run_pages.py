@@ -9,8 +9,10 @@ import mlflow
 import numpy as np
 import pytest
 
+from mlproject.errors import SettingsError
 from mlproject.tracking import experiment_page, runs
 from mlproject.tracking.runs import NOTE_TAG, TrackingSettings
+from mlproject.tuning.crf_settings import CrfSearchSettings
 
 SETTINGS = TrackingSettings(system_metrics=False)
 
@@ -46,6 +48,15 @@ def test_description_is_brought_up_to_date_but_never_over_a_persons(tracking: Pa
         assert runs.find(run.id).data.tags[NOTE_TAG] == "mine"
         run.tag(**{NOTE_TAG: ""})
         run.describe("x" * 10_000)  # longer than a tag may be
+
+
+def test_settings_are_other_ones_where_their_values_are_not_where_their_spelling_is(tracking: Path) -> None:
+    with runs.open_run(SETTINGS, "main", "main") as run:
+        run.log_settings(CrfSearchSettings(trial_seconds=300))
+    runs.refuse_other_settings(run.id, CrfSearchSettings(trial_seconds=300.0), ())
+    runs.refuse_other_settings(run.id, CrfSearchSettings(trials=3), ("trials",))
+    with pytest.raises(SettingsError, match=r"trial_seconds: 300 then, 301 now\): give the same ones, or dance"):
+        runs.refuse_other_settings(run.id, CrfSearchSettings(trial_seconds=301), (), "dance")
 
 
 @pytest.mark.parametrize(

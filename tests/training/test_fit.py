@@ -3,7 +3,6 @@
 import multiprocessing
 import os
 import signal
-import socket
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -145,9 +144,12 @@ def test_non_finite_loss_stops_before_the_step(tmp_path: Path) -> None:
 
 
 def test_two_processes_train_like_one(tmp_path: Path) -> None:
-    """The same global batch gives the same weights, up to the order of sums; the epochs come from one parent."""
-    one = epochs(tiny.job(tmp_path / "one"))
-    two = epochs(replace(tiny.job(tmp_path / "two", devices=2), validate=with_picture))
+    """The same global batch gives the same weights, up to the order of sums; the epochs come from one parent.
+
+    By Adagrad, because Adam makes a step of full size of a gradient that is nothing but rounding.
+    """
+    one = epochs(tiny.job(tmp_path / "one", optimizer="adagrad"))
+    two = epochs(replace(tiny.job(tmp_path / "two", optimizer="adagrad", devices=2), validate=with_picture))
     assert all(epoch.picture is not None for epoch in two)  # of a case that the second process validates
     for name, value in weights(tmp_path / "one").items():
         torch.testing.assert_close(weights(tmp_path / "two")[name], value, rtol=1e-3, atol=1e-4)
@@ -158,32 +160,13 @@ def test_two_processes_train_like_one(tmp_path: Path) -> None:
         assert a.metrics.get("train/loss", 0.0) == pytest.approx(b.metrics.get("train/loss", 0.0), rel=1e-3)
 
 
-def test_two_processes_stop_and_resume(tmp_path: Path) -> None:
-    stopped = epochs(tiny.job(tmp_path, devices=2, steps=60), stop_after=4)
-    assert stopped[-1].stopped
-    at = checkpoint.read(tmp_path / LAST)["step"]
-    assert 4 <= at < 60
-    assert epochs(tiny.job(tmp_path, devices=1, steps=60))[-1].step == 60
-
-
-def dies(*_: object) -> float:
-    if os.environ.get("RANK") == "1":
-        os.kill(os.getpid(), signal.SIGKILL)
-    return 0.5
-
-
-def test_a_worker_that_dies_ends_the_fit(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"process 1 died \(signal SIGKILL\).*resume"):
-        list(fit(replace(tiny.job(tmp_path, devices=2), validate=dies)))
-    assert not multiprocessing.active_children()
-
-
 def dies_in_a_worker(*_: object) -> float:
     assert multiprocessing.parent_process() is not None, "this is the caller's own process"
     os.kill(os.getpid(), signal.SIGKILL)
     return 0.5
 
 
+@pytest.mark.usefixtures("forked")
 def test_an_isolated_fit_is_the_same_fit_and_its_death_is_not_the_callers(tmp_path: Path) -> None:
     here = epochs(tiny.job(tmp_path / "here"))
     isolated = epochs(replace(tiny.job(tmp_path / "isolated"), isolated=True))
@@ -193,26 +176,9 @@ def test_an_isolated_fit_is_the_same_fit_and_its_death_is_not_the_callers(tmp_pa
         list(fit(replace(tiny.job(tmp_path / "dies"), isolated=True, validate=dies_in_a_worker)))
 
 
+@pytest.mark.usefixtures("forked")
 def test_closing_the_generator_ends_the_workers(tmp_path: Path) -> None:
     events: Iterator[Progress | Epoch] = fit(tiny.job(tmp_path, devices=2, steps=1000))
     next(events)
     events.close()  # type: ignore[attr-defined]
     assert not multiprocessing.active_children()
-
-
-def _second_node(job: FitJob) -> None:
-    assert not list(fit(job))  # the first node alone reports
-
-
-def test_two_nodes_train_like_one(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    one = epochs(tiny.job(tmp_path / "one"))
-    jobs = [tiny.job(tmp_path / f"{n}", nodes=2, node_rank=n, main_address=address) for n in range(2)]
-    second = multiprocessing.get_context("spawn").Process(target=_second_node, args=(jobs[1],))
-    second.start()
-    first = epochs(jobs[0])
-    second.join(60)
-    assert second.exitcode == 0 and not (tmp_path / "1").exists()
-    assert first[-1].validation_dice == pytest.approx(one[-1].validation_dice, abs=1e-3)

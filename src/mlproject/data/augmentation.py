@@ -1,59 +1,63 @@
 """Random changes of a training patch: flips, rotation and scale, and changes of intensity.
 
-Their parameters come from a generator of the caller's, never from a global one, so that a patch depends on
-its own seed alone. The transforms are TorchIO's where it has them; `apply_transform` is called directly,
-because calling a transform draws from torch's global generator, even if it is certain to be applied.
+They are TorchIO's, with its parameters and its interpolation, in plain tensor operations: on a patch, TorchIO's own
+cost more than ten times as much, most of it for building subjects (docs/benchmarks.md), and they know no GPU. The tests
+compare each with TorchIO's. Parameters come from a generator of the caller's, never from a global one, so that a patch
+depends on its own seed alone.
 """
 
 # mypy: allow-untyped-calls
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
 import torch
 import torchio as tio
+from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from mlproject.data.patch_settings import AugmentationSettings
 
 Voxels = tuple[int, int, int]
 Millimetres = tuple[float, float, float]
 
-BIAS_ORDER = 2  # TorchIO's default, 3, costs six times as much: 66 ms instead of 11 for 2 x 64³ voxels
-BIAS_TERMS = 10  # monomials of three variables up to that order
+BIAS_POWERS = [powers for powers in product(range(3), repeat=3) if sum(powers) <= 2]
+"""Of the three coordinates in each term of the bias field's exponent, in TorchIO's order."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Augmentation:
-    """The changes drawn for one patch.
+    """The changes drawn for one patch; plain values, so that they travel between processes.
 
     Attributes:
-        affine: rotation and scaling about the patch's centre, or None.
-        spatial: what moves voxels after that.
-        intensity: what changes the image's values, in this order, before the contrast.
-        contrast: factor and summand of each channel, float32 (2, C, 1, 1, 1).
+        flipped: axes that are flipped, after rotation and scaling.
+        to_source: (3, 3), from a place to the one that its value is taken from, both in mm from the patch's centre;
+            None without rotation and scaling.
+        gamma: power of the absolute z-scores, one a channel, or None.
+        bias: coefficients of the bias field's exponent, one for each of BIAS_POWERS, or None.
+        contrast: factor and summand of each channel, or None.
         noise_sd: standard deviation of the noise, 0 for none.
         noise_seed: seed of the noise.
     """
 
-    affine: tio.Affine | None
-    spatial: list[tio.SpatialTransform]
-    intensity: list[tio.IntensityTransform]
-    contrast: Tensor
+    flipped: tuple[int, ...]
+    to_source: NDArray[np.float64] | None
+    gamma: list[float] | None
+    bias: list[float] | None
+    contrast: tuple[list[float], list[float]] | None
     noise_sd: float
     noise_seed: int
 
     def margin(self, size: Voxels, spacing_mm: Millimetres) -> Voxels:
-        """Voxels to cut around a patch of `size`, from which the affine fills its corners."""
-        if self.affine is None:
+        """Voxels to cut around a patch of `size`, from which rotation and scaling fill its corners."""
+        if self.to_source is None:
             return (0, 0, 0)
-        probe = tio.ScalarImage(tensor=torch.zeros(1, 2, 2, 2))
-        to_source = self.affine.get_affine_transform(probe)
-        centre, half = np.array(probe.get_center(lps=True)), np.array(size) * spacing_mm / 2
-        corners = [to_source.TransformPoint(centre + half * signs) for signs in product((-1, 1), repeat=3)]
-        reach = np.abs(np.array(corners) - centre).max(axis=0)
+        half = np.array(size) * spacing_mm / 2
+        reach = np.abs(self.to_source) @ half  # of the corner that lies furthest out, on each axis
         i, j, k = (math.ceil(max(missing, 0.0)) + 1 for missing in (reach - half) / spacing_mm)
         return (i, j, k)
 
@@ -61,29 +65,32 @@ class Augmentation:
         """The changed patch, without its margin. Outside the brain the image stays 0, as in prediction.
 
         Args:
-            image: float32 (C, I, J, K) z-scores, 0 outside the brain, margin included.
-            masks: uint8 (2, I, J, K), brain and lesions, margin included.
+            image: float32 (C, I, J, K) z-scores, 0 outside the brain, margin included; on any device. It is changed
+                in place, because a patch that is copied for every change takes twice as long.
+            masks: uint8 (2, I, J, K), brain and lesions, margin included, on the same device.
             margin: what `margin` returned.
             spacing_mm: voxel size, so that rotating anisotropic voxels does not shear.
 
         Returns:
             The image, interpolated linearly, and the masks, by nearest neighbour, without the margin.
         """
-        affine = np.diag([*spacing_mm, 1.0])
-        subject = tio.Subject(
-            image=tio.ScalarImage(tensor=image, affine=affine),
-            masks=tio.LabelMap(tensor=masks, affine=affine),
-        )
-        if self.affine is not None:
-            subject = tio.Crop(margin).apply_transform(self.affine.apply_transform(subject))
-        for transform in (*self.spatial, *self.intensity):
-            subject = transform.apply_transform(subject)
-        image, masks = subject.image.data, subject.masks.data.to(torch.uint8)  # Affine makes them float
-        image = image * self.contrast[0] + self.contrast[1]
-        if self.noise_sd > 0:  # not by tio.Noise: it reseeds torch's global generators, also those of GPUs
-            generator = torch.Generator().manual_seed(self.noise_seed)
-            image += self.noise_sd * torch.randn(image.shape, generator=generator)
-        return image * masks[:1], masks
+        if self.to_source is not None:
+            image, masks = _resample(image, masks, self.to_source, margin, spacing_mm)
+        if self.flipped:
+            axes = [axis + 1 for axis in self.flipped]
+            image, masks = image.flip(axes), masks.flip(axes)
+        if self.gamma is not None:
+            torch.copysign(image.abs().pow_(_each_channel(self.gamma, image)), image, out=image)
+        if self.bias is not None:
+            image *= _bias_field(self.bias, image)
+        if self.contrast is not None:
+            factor, summand = self.contrast
+            image.mul_(_each_channel(factor, image)).add_(_each_channel(summand, image))
+        if self.noise_sd > 0:
+            generator = torch.Generator(image.device).manual_seed(self.noise_seed)
+            image.add_(torch.randn(image.shape, generator=generator, device=image.device), alpha=self.noise_sd)
+        image *= masks[:1]
+        return image, masks
 
 
 def draw_augmentation(settings: AugmentationSettings, channels: int, generator: np.random.Generator) -> Augmentation:
@@ -96,26 +103,72 @@ def draw_augmentation(settings: AugmentationSettings, channels: int, generator: 
         return generator.uniform(centre - largest, centre + largest, count).tolist()  # type: ignore[no-any-return]
 
     flipped = tuple(axis for axis in settings.flip_axes if happens(settings.flip_probability))
-    affine = None
+    to_source = None
     if happens(settings.affine_probability):
-        i, j, k = around(1, settings.affine_scale, 3)
-        a, b, c = around(0, settings.affine_degrees, 3)
-        affine = tio.Affine((i, j, k), (a, b, c), translation=(0, 0, 0), default_pad_value=0)
-    intensity: list[tio.IntensityTransform] = []
+        to_source = affine_to_source(around(1, settings.affine_scale, 3), around(0, settings.affine_degrees, 3))
+    gamma = bias = contrast = None
     if happens(settings.gamma_probability):
-        intensity.append(tio.Gamma(np.exp(around(0, settings.gamma_log, channels)).tolist()))
+        gamma = np.exp(around(0, settings.gamma_log, channels)).tolist()
     if happens(settings.bias_probability):
-        intensity.append(tio.BiasField(around(0, settings.bias_coefficient, BIAS_TERMS), BIAS_ORDER))
-    contrast = torch.tensor([[1.0], [0.0]]).repeat(1, channels)
-    for channel in range(channels):
-        if happens(settings.intensity_probability):
-            contrast[0, channel] = around(1, settings.intensity_scale, 1)[0]
-            contrast[1, channel] = around(0, settings.intensity_shift, 1)[0]
+        bias = around(0, settings.bias_coefficient, len(BIAS_POWERS))
+    changed = [happens(settings.intensity_probability) for _ in range(channels)]
+    if any(changed):
+        factors, summands = around(1, settings.intensity_scale, channels), around(0, settings.intensity_shift, channels)
+        contrast = (
+            [factor if change else 1.0 for factor, change in zip(factors, changed, strict=True)],
+            [summand if change else 0.0 for summand, change in zip(summands, changed, strict=True)],
+        )
     return Augmentation(
-        affine=affine,
-        spatial=[tio.Flip(flipped)] if flipped else [],
-        intensity=intensity,
-        contrast=contrast[..., None, None, None],
+        flipped=flipped,
+        to_source=to_source,
+        gamma=gamma,
+        bias=bias,
+        contrast=contrast,
         noise_sd=settings.noise_sd * generator.random() if happens(settings.noise_probability) else 0.0,
         noise_seed=int(generator.integers(2**63)),
     )
+
+
+def affine_to_source(scales: Sequence[float], degrees: Sequence[float]) -> NDArray[np.float64]:
+    """The matrix (3, 3) of TorchIO's Affine with these parameters, about the centre, in RAS axes."""
+    probe = tio.ScalarImage(tensor=torch.zeros(1, 2, 2, 2))
+    affine = tio.Affine(tuple(scales), tuple(degrees), translation=(0, 0, 0))  # type: ignore[arg-type]
+    transform = affine.get_affine_transform(probe)
+    centre = np.array(probe.get_center(lps=True))
+    columns = [np.array(transform.TransformPoint(centre + unit)) - centre for unit in np.eye(3)]
+    lps_to_ras = np.diag([-1.0, -1.0, 1.0])
+    return np.asarray(lps_to_ras @ np.stack(columns, axis=1) @ lps_to_ras)
+
+
+def _resample(
+    image: Tensor, masks: Tensor, to_source: NDArray[np.float64], margin: Voxels, spacing_mm: Millimetres
+) -> tuple[Tensor, Tensor]:
+    """Image (linear) and masks (nearest neighbour) without the margin, each voxel taken from its source."""
+    shape, device = image.shape[1:], image.device
+    lines = [torch.arange(n - 2 * m, device=device) - (n - 2 * m - 1) / 2 for n, m in zip(shape, margin, strict=True)]
+    i, j, k = lines[0][:, None, None], lines[1][:, None], lines[2]
+    in_voxels = (np.diag(1 / np.array(spacing_mm)) @ to_source @ np.diag(spacing_mm)).tolist()
+    sources = [a * i + (b * j + c * k) for a, b, c in in_voxels]  # along each axis, in voxels from the centre
+    # grid_sample counts from -1 to 1 over the outer faces of the volume, and names the last axis first.
+    grid = torch.stack([place * (2 / n) for place, n in zip(sources[::-1], shape[::-1], strict=True)], dim=-1)
+    moved = functional.grid_sample(image[None], grid[None], "bilinear", "zeros", align_corners=False)[0]
+    i, j, k = (place.add_((n - 1) / 2).round_().clamp_(0, n - 1) for place, n in zip(sources, shape, strict=True))
+    flat = i.long().mul_(shape[1]).add_(j.long()).mul_(shape[2]).add_(k.long()).flatten()
+    return moved, masks.flatten(1).index_select(1, flat).reshape(-1, *grid.shape[:3])
+
+
+def _bias_field(coefficients: list[float], image: Tensor) -> Tensor:
+    """TorchIO's bias field (I, J, K): the exponential of a polynomial in coordinates from -1 to 1."""
+    axes = []
+    for axis, n in enumerate(image.shape[1:]):
+        line = torch.arange(n, device=image.device) - (n - 1) / 2
+        axes.append((line / max((n - 1) / 2, 1)).reshape([-1 if other == axis else 1 for other in range(3)]))
+    x, y, z = axes
+    terms = zip(coefficients, BIAS_POWERS, strict=True)
+    exponent = sum((value * x**a * (y**b * z**c) for value, (a, b, c) in terms), torch.zeros((), device=image.device))
+    return exponent.exp()
+
+
+def _each_channel(values: list[float], image: Tensor) -> Tensor:
+    """One value a channel, as (C, 1, 1, 1)."""
+    return torch.tensor(values, dtype=image.dtype)[:, None, None, None].to(image.device, non_blocking=True)

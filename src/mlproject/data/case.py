@@ -93,6 +93,10 @@ class DataSettings:
     demo_cases: int = 24
 
     def __post_init__(self) -> None:
+        if self.root.lower().startswith("s3://"):
+            raise SettingsError(
+                f"data.root={self.root}: `predict` alone reads from a bucket; copy the data set into a folder first"
+            )
         folded = [channel.casefold() for channel in self.channels]
         if not folded or "" in folded or len(set(folded)) < len(folded):
             raise SettingsError(

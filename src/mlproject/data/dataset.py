@@ -4,7 +4,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -79,6 +79,17 @@ def open_dataset(
     split = make_split(cases, lesion_ml, data)
     digest = digest_of(prepared, split)
     return DataSet({case.name: case for case in cases}, split, lesion_ml, digest, prepared_cache)
+
+
+def folds_of(dataset: DataSet, data: DataSettings) -> list[DataSet]:
+    """The same cases, split as each fold of a cross-validation has them: fold k is what `data.fold=k` opens.
+
+    Raises:
+        DataError: the cases cannot be split so.
+    """
+    cases, prepared = list(dataset.cases.values()), dataset.load(list(dataset.cases))
+    splits = [make_split(cases, dataset.lesion_ml, replace(data, fold=fold)) for fold in range(data.folds)]
+    return [replace(dataset, split=split, digest=digest_of(prepared, split)) for split in splits]
 
 
 def digest_of(cases: Sequence[PreparedCase], split: Split | None = None) -> str:

@@ -42,6 +42,7 @@ def resample(values: NDArray[np.float32], affine: Affine, shape: Shape, target_a
 
     Voxels of the target outside the source's field of view become 0.
     """
-    image = tio.ScalarImage(tensor=torch.from_numpy(np.ascontiguousarray(values[None])), affine=affine)
+    copy = np.array(values[None], order="C")  # values may be a read-only memory map, of which PyTorch warns
+    image = tio.ScalarImage(tensor=torch.from_numpy(copy), affine=affine)
     moved = tio.Resample((shape, target_affine), image_interpolation="linear")(image)
     return np.ascontiguousarray(moved.numpy()[0], dtype=np.float32)

@@ -1,10 +1,10 @@
-"""Training patches: where they lie (TorchIO's sampler), in which order they come, and how they are cut."""
+"""Training patches: where they lie (TorchIO's sampler), in which order they come, and how each is changed."""
 
 # mypy: allow-untyped-calls
 
 import threading
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,17 +12,39 @@ import torchio as tio
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from mlproject.data.augmentation import draw_augmentation
+from mlproject.data.augmentation import Augmentation, Voxels, draw_augmentation
 from mlproject.data.patch_settings import PatchSettings
 from mlproject.data.preprocessing import PreparedCase
 from mlproject.errors import DataError
+
+CENTRES_AT_ONCE = 128
+"""Patches of a case whose centres are drawn together: the sampler's set-up costs as much as a hundred draws."""
 
 _GLOBAL_GENERATOR = threading.Lock()
 """Held while TorchIO's sampler draws from torch's global generator, which is put back afterwards."""
 
 
-class PatchDataset(Dataset[dict[str, Any]]):
-    """An endless row of augmented patches, each a pure function of (seed, index).
+@dataclass(frozen=True, eq=False)
+class PatchPlan:
+    """Where a patch is cut and how it is changed; plain values, so that it travels between processes at no cost.
+
+    Attributes:
+        case: position of the case among all.
+        start: first voxel, which may lie before the volume.
+        shape: voxels along each axis, margin included.
+        margin: voxels around the patch along each axis.
+        augmentation: the changes.
+    """
+
+    case: int
+    start: Voxels
+    shape: Voxels
+    margin: Voxels
+    augmentation: Augmentation
+
+
+class PatchDataset(Dataset[PatchPlan]):
+    """An endless row of patches and their changes, each a pure function of (seed, index).
 
     Indices 0 to epoch_length - 1 are the first epoch, and so on without end. An epoch goes `per_case` times
     through all cases, in an order of its own, so that neighbouring patches come from different cases. Neither
@@ -42,50 +64,46 @@ class PatchDataset(Dataset[dict[str, Any]]):
             raise DataError(f"training needs a label for every case; none for {', '.join(unlabelled)}")
         self.cases, self.settings, self.seed = cases, settings, seed
         self.epoch_length = len(cases) * settings.per_case
-        self._centres: dict[int, tuple[int, list[list[int]]]] = {}  # case: its latest epoch and the centres
+        self._order: tuple[int, NDArray[np.intp]] = (-1, np.empty(0, np.intp))  # an epoch, and its order of cases
+        self._centres: dict[int, tuple[int, list[list[int]]]] = {}  # case: its latest block and the centres
 
     def __len__(self) -> int:
         """Patches in one epoch; larger indices are valid too and belong to later epochs."""
         return self.epoch_length
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """The patch at `index`, 0 or more.
-
-        Returns:
-            "image": float32 (C, *size), z-scores, 0 outside the brain and in channels that the case lacks;
-            "label": float32 (1, *size), 0 or 1; "case": position in `cases`.
-        """
+    def __getitem__(self, index: int) -> PatchPlan:
+        """The patch at `index`, 0 or more."""
         epoch, position = divmod(index, self.epoch_length)
         turn, place = divmod(position, len(self.cases))
-        number = int(self._generator(0, epoch).permutation(len(self.cases))[place])
+        number = self._case(epoch, place)
         case, settings = self.cases[number], self.settings
-        generator = self._generator(1, epoch, position)
-        augmentation = draw_augmentation(settings.augmentation, len(case.image), generator)
+        augmentation = draw_augmentation(settings.augmentation, len(case.image), self._generator(1, epoch, position))
         margin = augmentation.margin(settings.size, case.geometry.spacing_mm)
-        shape = np.array(settings.size) + 2 * np.array(margin)
-        start = np.array(self._centre(number, epoch, turn)) - np.array(settings.size) // 2 - margin
-        image = torch.from_numpy(cut(case.image, start, shape))
-        brain, label = (cut(np.asarray(mask)[None], start, shape) for mask in (case.brain, case.label))
-        masks = torch.from_numpy(np.concatenate([brain, label], dtype=np.uint8))
-        image, masks = augmentation.apply(image, masks, margin, case.geometry.spacing_mm)
-        image[list(case.missing.values())] = 0  # as in prediction, not 0 with noise and another brightness
-        return {"image": image, "label": masks[1:].float(), "case": number}
+        centre = self._centre(number, epoch * settings.per_case + turn)
+        axes = list(zip(centre, settings.size, margin, strict=True))
+        i, j, k = (middle - size // 2 - around for middle, size, around in axes)
+        a, b, c = (size + 2 * around for _, size, around in axes)
+        return PatchPlan(number, (i, j, k), (a, b, c), margin, augmentation)
 
     def _generator(self, *key: int) -> np.random.Generator:
         return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=key))
 
-    def _centre(self, number: int, epoch: int, turn: int) -> list[int]:
-        """Centre voxel of the case's patch number `turn` of an epoch.
-
-        The sampler's set-up costs 10 to 20 ms a case, so an epoch's centres are drawn at once and kept.
-        """
-        kept_epoch, centres = self._centres.get(number, (-1, []))
+    def _case(self, epoch: int, place: int) -> int:
+        kept_epoch, order = self._order
         if kept_epoch != epoch:
-            seed = int(self._generator(2, epoch, number).integers(2**63))
-            settings = self.settings
-            centres = sample_centres(self.cases[number], settings.lesion_share, settings.per_case, seed)
-            self._centres[number] = (epoch, centres)
-        return centres[turn]
+            order = self._generator(0, epoch).permutation(len(self.cases))
+            self._order = (epoch, order)
+        return int(order[place])
+
+    def _centre(self, number: int, visit: int) -> list[int]:
+        """Centre voxel of the case's patch number `visit`, counted over all epochs."""
+        block, position = divmod(visit, CENTRES_AT_ONCE)
+        kept_block, centres = self._centres.get(number, (-1, []))
+        if kept_block != block:
+            seed = int(self._generator(2, block, number).integers(2**63))
+            centres = sample_centres(self.cases[number], self.settings.lesion_share, CENTRES_AT_ONCE, seed)
+            self._centres[number] = (block, centres)
+        return centres[position]
 
 
 def sample_centres(case: PreparedCase, lesion_share: float, count: int, seed: int) -> list[list[int]]:
@@ -105,10 +123,3 @@ def sample_centres(case: PreparedCase, lesion_share: float, count: int, seed: in
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPUs too
         patches = list(sampler(subject, count))
     return [torch.as_tensor(patch[tio.LOCATION])[:3].tolist() for patch in patches]
-
-
-def cut(values: NDArray[Any], start: NDArray[np.intp], shape: NDArray[np.intp]) -> NDArray[Any]:
-    """A copy of the box of `shape` from voxel `start` of (C, I, J, K), 0 beyond it; the two must overlap."""
-    low, high = np.maximum(start, 0), np.minimum(start + shape, values.shape[1:])
-    inside = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-    return np.pad(values[:, *inside], [(0, 0), *zip(low - start, start + shape - high, strict=True)])

@@ -4,7 +4,6 @@
 
 import multiprocessing
 import os
-import signal
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from mlproject import interrupts
 from mlproject.data.case import Case, DataSettings, FaultsError
 from mlproject.data.cases import channels_in, existing_root, find_cases, fitting_layouts, refuse_absent_channels
 from mlproject.data.description import CaseFacts, describe_case, read_grid
@@ -76,14 +76,18 @@ def find(data: DataSettings, layout_given: bool, channels_given: bool) -> Found:
 
 
 def _no_layout(root: Path, label_name: str | None) -> str:
-    """What there is instead, and what of it could be given: a folder further down, or a table."""
+    """What there is instead, and what of it could be given: a folder with most of the images, or a table."""
+    if root.is_file():
+        return "it is a file, and no table (CSV) with the column case and columns that name images; see docs/data.md"
     images = visible_images(root.rglob("*"))
     if not images and is_dicom(root):
         return f"holds DICOM: {ADVICE}"
     files = images or [file for file in islice(root.rglob("[!.]*"), FILES_NAMED) if file.is_file()]
     named = ", ".join(str(file.relative_to(root)) for file in files[:FILES_NAMED])
     found = f"found {named} ..." if files else "the folder holds no file"
-    between = [folder for folder in reversed(images[0].parents) if root in folder.parents] if images else []
+    holding = Counter(folder for image in images for folder in image.parents if root in folder.parents)
+    between = [folder for folder, count in holding.items() if 2 * count > len(images)]
+    between.sort(key=lambda folder: len(folder.parts))
     fits = next((f"{below} ({names[0]})" for below in between if (names := fitting_layouts(below, label_name))), "")
     tables = ", ".join(str(file) for file in sorted(root.glob("*.csv")))
     return (
@@ -164,8 +168,7 @@ def describe_cases(cases: Sequence[Case], processes: int = 0) -> Iterator[CaseFa
 
 def _start_reader() -> None:
     """Signals are for the parent to act on, with which the process ends; one thread, as there is one a core."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    interrupts.ignore()
     torch.set_num_threads(1)
     parent = multiprocessing.parent_process()
     assert parent is not None

@@ -12,7 +12,7 @@ from mlproject.evaluation import report_sections as sections
 from mlproject.evaluation.case_table import Column
 from mlproject.evaluation.comparison import A, B, MetricDifference
 from mlproject.evaluation.gathering import Gathered
-from mlproject.evaluation.metrics import METRICS
+from mlproject.evaluation.metrics import METRICS, groups_to_show
 from mlproject.evaluation.report_curves import EXPLANATIONS, calibration_words, calibrations
 from mlproject.evaluation.report_files import Summaries, summaries_as_dict, write_json, write_tables
 from mlproject.evaluation.wording import false_alarms, heading, missing_channels
@@ -82,7 +82,7 @@ def write_comparison(
         words=sections.bullets(words),
         differences=html.table(header, comparison.rows(found)),
         false_alarms=escape(false_alarms(tables)),
-        summaries="".join(sections.summary(group, variants) for group, variants in summaries.items()),
+        summaries="".join(sections.summary(group, variants) for group, variants in groups_to_show(summaries).items()),
         by_load=sections.by_load(tables),
         cards=sections.cards(order, gathered.pictures, lines, gathered.shown),
         sampled=escape(sections.sampled(gathered)),

@@ -37,7 +37,7 @@ def bland_altman(table: pd.DataFrame) -> Figure:
         label = f"limits of agreement {bias - spread:+.2f} and {bias + spread:+.2f} ml"
         axes.axhline(bias - spread, color=VERMILLION, linestyle="--", label=label)
         axes.axhline(bias + spread, color=VERMILLION, linestyle="--")
-    axes.set_xlim(left=0)
+    axes.set_xlim(0, max(SMALL_ML, 1.2 * mean.max()))  # the usual margin is a share of the data's range, which is small
     axes.xaxis.set_major_formatter("{x:g}")
     figure.legend(loc="outside upper left", frameon=False, ncols=2)
     return figure

@@ -135,6 +135,9 @@ def dice_against_volume(table: pd.DataFrame) -> Figure:
     right.set_xscale("log")
     right.plot(with_lesion["reference_ml"], with_lesion["dice"], "o", color=BLUE, alpha=0.7)
     right.set_xlabel("lesion volume of the reference in ml (log scale)")
+    if len(with_lesion):  # whole powers of ten: an axis within one of them would have no number
+        powers = np.log10(with_lesion["reference_ml"])
+        right.set_xlim(0.9 * 10.0 ** np.floor(powers.min()), 1.1 * 10.0 ** np.ceil(powers.max()))
     right.xaxis.set_major_formatter("{x:g}")
     right.xaxis.set_minor_formatter(NullFormatter())
     for axes in (left, right):

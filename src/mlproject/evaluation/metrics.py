@@ -189,6 +189,15 @@ def summarise_groups(tables: Mapping[str, pd.DataFrame], seed: int = 0) -> dict[
     }
 
 
+def groups_to_show(summaries: Mapping[str, Mapping[str, pd.DataFrame]]) -> Mapping[str, Mapping[str, pd.DataFrame]]:
+    """What `summarise_groups` returns, without LESION_CASES where these are all cases or none: it would say no more."""
+    all_cases, with_lesion = (
+        next(iter(summaries[group].values())).loc["dice", ["cases", "undefined"]].sum()
+        for group in (ALL_CASES, LESION_CASES)
+    )
+    return summaries if 0 < with_lesion < all_cases else {ALL_CASES: summaries[ALL_CASES]}
+
+
 def summarise_by_size(table: pd.DataFrame, seed: int = 0) -> dict[str, pd.DataFrame]:
     """Summaries of a per-case table by the case's lesion load (`reference_ml`), cut at SIZE_LIMITS_ML.
 

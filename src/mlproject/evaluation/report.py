@@ -11,6 +11,7 @@ import pandas as pd
 from mlproject.evaluation import case_table, figures, html, lesions, report_curves, viewer_html
 from mlproject.evaluation import report_sections as sections
 from mlproject.evaluation.gathering import Gathered
+from mlproject.evaluation.metrics import groups_to_show
 from mlproject.evaluation.report_files import Summaries, summaries_as_dict, write_json, write_tables
 from mlproject.evaluation.slices import encoded
 from mlproject.evaluation.statistics import PairedDifference
@@ -82,7 +83,7 @@ def write_report(
         (folder / f"{label.replace(' ', '_')}.png").write_bytes(encoded(gathered.pictures[case].planes, "PNG"))
     lines = [case_line(row) for _, row in tables[chosen].set_index("case").loc[order].iterrows()]
     content = BODY.substitute(
-        summaries="".join(sections.summary(group, variants, chosen) for group, variants in summaries.items()),
+        summaries="".join(sections.summary(group, one, chosen) for group, one in groups_to_show(summaries).items()),
         by_load=sections.by_load({chosen: tables[chosen]}),
         false_alarms=escape(false_alarms(tables)),
         verdicts=sections.bullets([verdict(name, difference) for name, difference in differences.items()]),

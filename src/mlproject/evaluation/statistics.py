@@ -143,6 +143,18 @@ def paired_t_p(a: Values, b: Values) -> float:
     return float(2 * stats.t.sf(abs(differences.mean() / spread), len(differences) - 1))
 
 
+def t_interval(values: Values, level: float = 0.95) -> tuple[float, float]:
+    """Student's interval of the mean (1908), for the few repetitions of a training; it takes them for normal.
+
+    (nan, nan) for fewer than two values.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    if len(values) < 2:
+        return (float("nan"), float("nan"))
+    reach = stats.t.ppf((1 + level) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    return (float(values.mean() - reach), float(values.mean() + reach))
+
+
 def corrected_together(differences: Mapping[Key, PairedDifference]) -> dict[Key, PairedDifference]:
     """The same differences, their p values corrected for each other; one without cases is no test."""
     tested = [key for key, difference in differences.items() if difference.cases]

@@ -69,7 +69,8 @@ def summary_table(summaries: Mapping[str, pd.DataFrame], title: str = "") -> Tab
     for metric in metrics:
         table.add_column(Text(heading(metric)), justify="right")
     for variant, summary in summaries.items():
-        cells = [f"{mean} {interval}" for mean, interval in (mean_and_interval(summary, m) for m in metrics)]
+        pairs = (mean_and_interval(summary, metric) for metric in metrics)
+        cells = [f"{mean} {interval.replace(' to ', '–')}" for mean, interval in pairs]  # to fit into 80 columns
         table.add_row(Text(variant), *cells)
     return table
 

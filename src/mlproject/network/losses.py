@@ -62,13 +62,14 @@ class SegmentationLoss(nn.Module):
         """
         weights = [0.5**level for level in range(len(outputs))]
         terms = [self._terms(logits.float(), target.float()) for logits in outputs]  # autocast leaves it so
-        levels = torch.stack([self.settings.cross_entropy * a + self.settings.dice * b for a, b in terms])
-        total = (levels * levels.new_tensor(weights)).sum() / sum(weights)
-        return LossTerms(total, terms[0][0].detach(), terms[0][1].detach())
+        levels = [self.settings.cross_entropy * a + self.settings.dice * b for a, b in terms]
+        total = torch.stack([weight * level for weight, level in zip(weights, levels, strict=True)]).sum()
+        return LossTerms(total / sum(weights), terms[0][0].detach(), terms[0][1].detach())
 
     def _terms(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Cross-entropy, and 1 - soft Dice, of one output."""
-        target = functional.adaptive_max_pool3d(target, logits.shape[2:])
+        if target.shape[2:] != logits.shape[2:]:
+            target = functional.adaptive_max_pool3d(target, logits.shape[2:])
         probability = logits.sigmoid()
         sums = torch.stack([probability * target, probability, target]).sum((2, 3, 4, 5))
         if self.settings.batch_dice:

@@ -10,6 +10,7 @@ from mlproject.data.case import DataSettings
 from mlproject.data.dataset import DataSet, digest_of
 from mlproject.data.preprocessing import PreparedCase
 from mlproject.evaluation.metrics import ALL_CASES
+from mlproject.prediction.segmenter import ModelDescription
 from mlproject.stages.plan import ONLY_PREDICT, budget, device_of
 from mlproject.stages.settings import EvaluateSettings, Experiment
 from mlproject.tracking import markdown
@@ -24,7 +25,8 @@ RESULT = ("dice", "lesion_f1", "volume_difference_ml")
 def run_name(stage: str, settings: Experiment) -> str:
     """Such as `main phantom60 dynunet 2500 steps seed 0`."""
     amount = budget(settings.training).partition(" of ")[0].partition(",")[0]
-    return f"{stage} {settings.data.root_path.name} {settings.network.name} {amount} seed {settings.training.seed}"
+    seed = f"seed {settings.training.seed}" + (f" fold {settings.data.fold}" if settings.data.folds else "")
+    return f"{stage} {settings.data.root_path.name} {settings.network.name} {amount} {seed}"
 
 
 def annotate(run: Run, stage: str, settings: Experiment, dataset: DataSet, again: str, result: str = "") -> None:
@@ -41,6 +43,17 @@ def annotate(run: Run, stage: str, settings: Experiment, dataset: DataSet, again
         changed_code="yes" if source().changed else "no",
     )
     run.describe(note(result, _what(stage, settings, dataset), again))
+
+
+def settings_of_model(settings: EvaluateSettings, described: ModelDescription) -> EvaluateSettings:
+    """The settings of an evaluation with what the model decides in them; what it does not say has no part in one."""
+    return replace(
+        settings,
+        data=replace(settings.data, channels=described.channels, missing=described.missing),
+        preprocessing=described.preprocessing,
+        network=described.network,
+        prediction=replace(described.prediction, device=settings.prediction.device),
+    )
 
 
 def annotate_evaluation(
@@ -71,8 +84,16 @@ def note(result: str, what: str, again: str) -> str:
     return "\n\n".join((result or "No result yet.", what, f"**To do it again**\n\n{again}"))
 
 
-def result_in_words(summaries: Mapping[str, Mapping[str, pd.DataFrame]], chosen: str) -> str:
-    """A test result as Markdown: a sentence, and a table with a row for each variant, the chosen one in bold."""
+def result_in_words(
+    summaries: Mapping[str, Mapping[str, pd.DataFrame]],
+    chosen: str,
+    tested: str = "Test",
+    bold: str = "the variant that the model uses",
+) -> str:
+    """A test result as Markdown: a sentence, and a table with a row for each variant, the chosen one in bold.
+
+    `tested`: how, in a word. `bold`: what the bold row is.
+    """
     variants = summaries[ALL_CASES]
     rows = []
     for variant, summary in variants.items():
@@ -81,8 +102,8 @@ def result_in_words(summaries: Mapping[str, Mapping[str, pd.DataFrame]], chosen:
     cases = int(variants[chosen]["cases"]["dice"])
     header = [f"{cases} test cases", *(METRIC_TITLES[name] for name in RESULT)]
     return (
-        f"Test Dice **{interval(variants[chosen], 'dice')}**.\n\n{markdown.table(header, rows)}\n\n"
-        "Mean and 95 % interval; in bold the variant that the model uses."
+        f"{tested} Dice **{interval(variants[chosen], 'dice')}**.\n\n{markdown.table(header, rows)}\n\n"
+        f"Mean and 95 % interval; in bold {bold}."
     )
 
 
@@ -90,12 +111,16 @@ def _what(stage: str, settings: Experiment, dataset: DataSet) -> str:
     """What was run, on what, in Markdown."""
     split, loss = dataset.split, settings.loss
     where = "" if stage in ONLY_PREDICT else f", on {escape(device_of(stage, settings))}"
+    fold = f", fold {settings.data.fold} of {settings.data.folds}" if settings.data.folds else ""
+    parts = f"{len(split.train)} train, {len(split.validation)} validation, {len(split.test)} test{fold}"
+    if stage == "crossvalidate":
+        parts = f"in {settings.data.folds} folds, each case in the test part of one"
     rows = [
         ("stage", code(stage)),
         (
             "data",
-            f"{escape(settings.data.root_path.name)}: {len(dataset.cases)} cases ({len(split.train)} train, "
-            f"{len(split.validation)} validation, {len(split.test)} test), digest {code(dataset.digest)}",
+            f"{escape(settings.data.root_path.name)}: {len(dataset.cases)} cases ({parts}), digest "
+            f"{code(dataset.digest)}",
         ),
         ("channels", escape(", ".join(settings.data.channels))),
         (

@@ -108,7 +108,7 @@ def find_items(
         elif path.name == "demo":
             items += [_demo(entry, folder, days, running) for entry in _inside(path)]
         elif path.name == "studies":
-            items.append(_item(path, "study", path.name, needed=True, reason="locks of `reproduce`"))
+            items.append(_item(path, "study", path.name, needed=True, reason="locks of studies"))
         elif path.name == "runs":
             for entry in _inside(path):
                 items += _run_items(entry, folder, days, state_of)

@@ -4,6 +4,7 @@ import json
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 import mlflow
 
@@ -23,10 +24,15 @@ def stage_command(stage: str, kind: type[Experiment], settings: Experiment, **mo
         for name, value in config.flatten(config.to_tree(settings)).items()
         if config.is_taken(kind, name) and value != usual.get(name)
     }
+    return f"{_server()}{plain_command(stage, **more, **given)}"
+
+
+def plain_command(stage: str, **settings: Any) -> str:
+    """A stage with these settings, dotted name → value, whatever the tracking server."""
     words = [sys.executable, str(Path(sys.argv[0]).absolute()), stage]
-    for name, value in {**more, **given}.items():
+    for name, value in settings.items():
         words += [f"--{name}", value if isinstance(value, str) else json.dumps(value)]
-    return f"{_server()}{shlex.join(words)}"
+    return shlex.join(words)
 
 
 def mlflow_command(command: str, needs_server: bool = False) -> str:

@@ -11,18 +11,19 @@ import numpy as np
 
 from mlproject.data.cache import PreparedCache
 from mlproject.data.cases import find_cases
-from mlproject.data.dataset import load_all
+from mlproject.data.dataset import digest_of, load_all
 from mlproject.data.geometry import GRID_TOLERANCE_MM, largest_shift_mm
 from mlproject.data.preprocessing import PreparedCase
+from mlproject.data.splits import Split
 from mlproject.errors import DataError, ModelError
 from mlproject.evaluation.comparison import A, B, MetricDifference, compare, in_words
 from mlproject.evaluation.comparison_report import write_comparison
 from mlproject.evaluation.gathering import Answer, Gathered, Gatherer
-from mlproject.evaluation.metrics import summarise_groups
+from mlproject.evaluation.metrics import groups_to_show, summarise_groups
 from mlproject.evaluation.wording import summary_table
 from mlproject.prediction.postprocessing import apply
 from mlproject.prediction.segmenter import Segmenter, digests_of
-from mlproject.stages.annotation import annotate_evaluation
+from mlproject.stages.annotation import annotate_evaluation, settings_of_model
 from mlproject.stages.console import console
 from mlproject.stages.plan import show_run
 from mlproject.stages.progress import track
@@ -63,7 +64,10 @@ def run(settings: EvaluateSettings) -> dict[str, Any]:
         for note in (notes := [*notes, *a.notes, *b.notes]):
             console.print(f"note:     {note}")
         mlflow_run.tag(model=a.uri, compare=b.uri)
-        mlflow_run.log_settings(settings)
+        mlflow_run.log_settings(settings_of_model(settings, a.segmenter.description))  # one run has room for A's alone
+        measured = [a.cases[case] for case in names]
+        data = settings.data.root_path.name
+        mlflow_run.log_dataset(data, digest_of(measured), settings.data.root, Split((), (), tuple(names)))
         gathered = _measure(a, b, names)
         found = compare(gathered.tables)
         summaries = summarise_groups(gathered.tables)
@@ -71,7 +75,7 @@ def run(settings: EvaluateSettings) -> dict[str, Any]:
         facts = {
             "model A": _named(a),
             "model B": _named(b),
-            "data": settings.data.root_path.name,
+            "data": data,
             "MLflow run": mlflow_run.id,
             "cases": str(len(names)),
         }
@@ -81,9 +85,8 @@ def run(settings: EvaluateSettings) -> dict[str, Any]:
         metrics = headline(found)
         mlflow_run.log_metrics(metrics)
         result = "\n\n".join(escape(sentence) for sentence in in_words(found))
-        measured = [a.cases[case] for case in names]
         annotate_evaluation(mlflow_run, settings, a.segmenter.description.channels, measured, result)
-        for group, variants in summaries.items():
+        for group, variants in groups_to_show(summaries).items():
             count = int(next(iter(variants.values()))["cases"]["dice"])
             console.print()
             console.print(summary_table(variants, f"{group.capitalize()} ({count}), mean and 95 % interval"))
@@ -108,7 +111,8 @@ def headline(found: Sequence[MetricDifference]) -> dict[str, float]:
 def model_uri_of(given: str) -> str:
     """The model that a setting names: the version that has an alias, the model of a run's id; else what is given.
 
-    A `main` run stands for the model it tuned (else trained), a search for that of its best trial.
+    A run of `main` or of a fold stands for the model it tuned (else trained), a search for that of its best trial, a
+    cross-validation for the ensemble.
 
     Raises:
         ModelError: the run has no model, or there is no such alias.
@@ -118,7 +122,7 @@ def model_uri_of(given: str) -> str:
         return registry.exact_uri(given)
     tags = runs.find(given).data.tags
     stage = tags.get(runs.STAGE_TAG)
-    if stage in ("train", "postprocess", "trial"):
+    if stage in ("train", "postprocess", "trial", "crossvalidate"):
         return f"runs:/{given}/model"
     if "best_run" in tags:
         return f"runs:/{tags['best_run']}/model"
@@ -128,7 +132,7 @@ def model_uri_of(given: str) -> str:
             return f"runs:/{child.info.run_id}/model"
     raise ModelError(
         f"run {given} ({stage or 'of another software'}) has no model: give the id of a run of main, train, "
-        "postprocess or search that is finished, or a model's URI"
+        "postprocess, search or crossvalidate that is finished, or a model's URI"
     )
 
 

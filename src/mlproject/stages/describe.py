@@ -1,6 +1,5 @@
 """`describe`: what a data set holds before training, and a configuration that fits it and this machine."""
 
-import shlex
 import textwrap
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 from mlproject.data.case import DataSettings
 from mlproject.data.survey import Found, describe_cases, find
 from mlproject.errors import CasesFailedError, DataError, SettingsError
+from mlproject.stages.commands import plain_command
 from mlproject.stages.console import console, facts, heading
 from mlproject.stages.describe_summary import summarise, usable
 from mlproject.stages.describe_tables import show
@@ -32,6 +32,7 @@ def run(settings: DescribeSettings) -> dict[str, Any]:
     given = settings.data
     chosen = {name: value for name in ("layout", "channels") if (value := getattr(given, name)) is not None}
     data = DataSettings(root=given.root, lesion_labels=given.lesion_labels, label_name=given.label_name)
+    heading("describe: what a data set holds")
     found = find(replace(data, **chosen), "layout" in chosen, "channels" in chosen)
     cases = list(track("reading cases", describe_cases(found.cases, settings.processes), len(found.cases)))
     summary = summarise(found, cases)
@@ -51,7 +52,7 @@ class NoUsableCaseError(CasesFailedError):
 
 
 def _no_usable_case(summary: dict[str, Any]) -> str:
-    if not summary["labelled"]:
+    if summary["cases"] and not summary["labelled"]:
         return f"{summary['root']}: no case has a label: a model can be used on these cases, but not be trained on them"
     return f"{summary['root']}: no case can be used for training: mend the faults, {len(summary['faults'])} in all"
 
@@ -84,7 +85,7 @@ def _show_proposal(proposal: Proposal, file: Path) -> None:
     for warning in proposal.warnings:
         _print_wrapped(f"Note: {warning}.", "")
     console.print()
-    facts({"written": str(file), "next": shlex.join(["python", "src/run.py", "main", "--config", str(file)])})
+    facts({"written": str(file), "next": plain_command("main", config=str(file))})
 
 
 def _print_wrapped(text: str, indent: str) -> None:

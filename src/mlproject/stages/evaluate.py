@@ -18,13 +18,13 @@ from mlproject.data.splits import Split
 from mlproject.errors import DataError
 from mlproject.evaluation.comparison import dice_differences
 from mlproject.evaluation.gathering import Answer, Gathered, Gatherer
-from mlproject.evaluation.metrics import ALL_CASES, LESION_CASES, summarise_groups
+from mlproject.evaluation.metrics import ALL_CASES, LESION_CASES, groups_to_show, summarise_groups
 from mlproject.evaluation.report import false_alarms, summary_table, verdict, write_report
 from mlproject.evaluation.statistics import PairedDifference
 from mlproject.prediction.postprocessing import Postprocessing, apply
 from mlproject.prediction.segmenter import Segmenter, digests_of
 from mlproject.stages import compare
-from mlproject.stages.annotation import annotate_evaluation, result_in_words
+from mlproject.stages.annotation import annotate_evaluation, result_in_words, settings_of_model
 from mlproject.stages.console import console
 from mlproject.stages.plan import show_evaluation, show_run
 from mlproject.stages.progress import track
@@ -44,21 +44,23 @@ class Results:
         summaries: group of cases → variant → summary.
         differences: what is compared → the paired difference in Dice.
         chosen: the variant that the model uses.
-        report: the report's HTML file.
+        report: the report's HTML file; None where there is none.
+        tested: how the cases were tested, in a word.
     """
 
     tables: dict[str, pd.DataFrame]
     summaries: dict[str, dict[str, pd.DataFrame]]
     differences: dict[str, PairedDifference]
     chosen: str
-    report: Path
+    report: Path | None = None
+    tested: str = "Test"
 
     def show(self) -> None:
         """Print the table, its paired differences and the false alarms."""
-        for group, summary in self.summaries.items():
+        for group, summary in groups_to_show(self.summaries).items():
             cases = int(next(iter(summary.values()))["cases"]["dice"])
             console.print()
-            console.print(summary_table(summary, f"Test, {group} ({cases}), mean and 95 % interval"))
+            console.print(summary_table(summary, f"{self.tested}, {group} ({cases}), mean and 95 % interval"))
         console.print()
         for name, difference in self.differences.items():
             console.print(verdict(name, difference))
@@ -88,23 +90,14 @@ def run(settings: EvaluateSettings) -> dict[str, Any]:
             for note in notes:
                 console.print(f"note:     {note}")
             mlflow_run.tag(model=settings.model)
-            described = segmenter.description  # what it does not say has no part in an evaluation
-            mlflow_run.log_settings(
-                replace(
-                    settings,
-                    data=replace(settings.data, channels=described.channels, missing=described.missing),
-                    preprocessing=described.preprocessing,
-                    network=described.network,
-                    prediction=replace(described.prediction, device=settings.prediction.device),
-                )
-            )
+            mlflow_run.log_settings(settings_of_model(settings, segmenter.description))
             facts = {"model": settings.model, "data": settings.data.root_path.name}
             split = Split((), (), tuple(case.name for case in cases))
             mlflow_run.log_dataset(facts["data"], digest_of(cases), settings.data.root, split)
             mlflow_run.measures(registry.logged_uri(model), facts["data"], digest_of(cases))
             results = evaluate(segmenter, cases, mlflow_run, settings, facts, notes)
             result = result_in_words(results.summaries, results.chosen)
-            annotate_evaluation(mlflow_run, settings, described.channels, cases, result)
+            annotate_evaluation(mlflow_run, settings, segmenter.description.channels, cases, result)
             results.show()
             console.print(f"\nreport:   {results.report}")
             metrics = headline(results.summaries, results.differences, results.chosen)

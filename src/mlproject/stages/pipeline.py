@@ -2,12 +2,15 @@
 
 from typing import Any
 
+from mlproject.data.dataset import DataSet
 from mlproject.stages import postprocess, registration, train
 from mlproject.stages.annotation import annotate, part_of, reproduction, run_name
 from mlproject.stages.console import console
 from mlproject.stages.plan import show_plan, show_run
+from mlproject.stages.registration import TrainedModel
 from mlproject.stages.settings import Experiment
 from mlproject.tracking import registry, runs
+from mlproject.tracking.runs import Run
 from mlproject.tracking.server import connect
 
 
@@ -40,17 +43,23 @@ def run(settings: Experiment) -> dict[str, Any]:
             registered = f"models:/{tags[registration.REGISTERED_TAG]}"
             console.print(f"run {parent.id} is complete: its model is {registered}")
             return {"run_id": parent.id, "model": registered}
-        if trained is not None and trained.info.status == "FINISHED":
-            train_id = str(trained.info.run_id)
-            segmenter = registry.load(f"runs:/{train_id}/model", settings.prediction.device)
-        else:
-            with registration.child_run(settings, parent, "train") as child:
-                train_id = child.id
-                segmenter = train.train(settings, dataset, child, part_of(parent))
-        with registration.child_run(settings, parent, "postprocess") as child:
-            segmenter = postprocess.postprocess(settings, dataset, segmenter, child, part_of(parent))
-            model_uri = registry.model_of(child.id)
-        tuned = runs.find(child.id).data.metrics
-        parent.log_metrics({name: tuned[name] for name in ("validation/tuned_dice", "validation/network_only_dice")})
-        model = registration.TrainedModel(settings, dataset, segmenter, model_uri, {"training run": train_id})
+        model = trained_and_tuned(settings, dataset, parent)
         return registration.conclude("main", settings, model, parent, again)
+
+
+def trained_and_tuned(settings: Experiment, dataset: DataSet, parent: Run) -> TrainedModel:
+    """Train and tune in runs below an open one, which gets the validation Dice; a training that is done stays."""
+    trained = runs.child(parent.id, "train")
+    if trained is not None and trained.info.status == "FINISHED":
+        train_id = str(trained.info.run_id)
+        segmenter = registry.load(f"runs:/{train_id}/model", settings.prediction.device)
+    else:
+        with registration.child_run(settings, parent, "train") as child:
+            train_id = child.id
+            segmenter = train.train(settings, dataset, child, part_of(parent))
+    with registration.child_run(settings, parent, "postprocess") as child:
+        segmenter = postprocess.postprocess(settings, dataset, segmenter, child, part_of(parent))
+        model_uri = registry.model_of(child.id)
+    tuned = runs.find(child.id).data.metrics
+    parent.log_metrics({name: tuned[name] for name in ("validation/tuned_dice", "validation/network_only_dice")})
+    return TrainedModel(settings, dataset, segmenter, model_uri, {"training run": train_id})

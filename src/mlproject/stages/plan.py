@@ -65,10 +65,11 @@ def opened(settings: Experiment) -> DataSet:
     reading = partial(track, "reading and preparing cases")
     dataset = open_dataset(settings.data, settings.preprocessing, settings.cache_path, reading)
     split = dataset.split
+    fold = f", in fold {settings.data.fold} of {settings.data.folds}" if settings.data.folds else ""
     facts(
         {
             "cases": f"{len(dataset.cases)}: {len(split.train)} to train, {len(split.validation)} to validate, "
-            f"{len(split.test)} to test"
+            f"{len(split.test)} to test{fold}"
         }
     )
     return dataset

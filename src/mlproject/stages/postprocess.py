@@ -137,22 +137,31 @@ def tuned_on_validation(
 
     `probabilities`: the folder where the network's probabilities of the validation cases are kept.
     """
-    validation = dataset.load(dataset.split.validation)
-    console.print(f"tuning threshold, smallest lesion and CRF on {len(validation)} validation cases")
-    maps = cached_probabilities(segmenter, validation, probabilities)
+    maps = cached_probabilities(segmenter, dataset.load(dataset.split.validation), probabilities)
+    return tuned_on(maps, "validation", settings, segmenter, mlflow_run)
+
+
+def tuned_on(
+    maps: Sequence[CaseProbability], kind: str, settings: Experiment, segmenter: Segmenter, mlflow_run: Run
+) -> tuple[Segmenter, float]:
+    """The same network with the postprocessing that suits these predictions best, and their mean Dice with it.
+
+    `kind`: what the cases are, in a word. The metrics of the tuning are logged under `validation/`.
+    """
+    console.print(f"tuning threshold, smallest lesion and CRF on {len(maps)} {kind} cases")
     with display("CRF search") as shown:
         report = CrfSearchDisplay(shown, settings.crf_search.trials).show
         result = tune(maps, settings.crf_search, settings.crf, report)
     _log(result, mlflow_run)
     chosen = WITH_CRF if result.chosen == result.with_crf else BEST_THRESHOLD
-    console.print(f"{verdict(f'{WITH_CRF} against {BEST_THRESHOLD}, validation', result.difference)} Chosen: {chosen}.")
+    console.print(f"{verdict(f'{WITH_CRF} against {BEST_THRESHOLD}, {kind}', result.difference)} Chosen: {chosen}.")
     candidates = {
         NETWORK_ALONE: result.network_only,
         BEST_THRESHOLD: result.best_threshold,
         WITH_CRF: result.with_crf,
     }
     dice = result.mean_dice["with_crf" if chosen == WITH_CRF else "best_threshold"]
-    return segmenter.with_postprocessing(result.chosen, candidates, validation), dice
+    return segmenter.with_postprocessing(result.chosen, candidates, [entry.case for entry in maps]), dice
 
 
 def cached_probabilities(segmenter: Segmenter, cases: Sequence[PreparedCase], folder: Path) -> list[CaseProbability]:

@@ -14,7 +14,7 @@ from mlproject.data.case import Case, DataSettings, Fault, FaultsError
 from mlproject.data.cases import find_cases
 from mlproject.data.storage import S3Folder, folder_of, is_s3, split
 from mlproject.errors import CasesFailedError, DataError, SettingsError
-from mlproject.stages.console import console, facts
+from mlproject.stages.console import console, facts, heading
 from mlproject.stages.prediction_files import checked, params_of, refuse_input_as_output
 from mlproject.stages.prediction_rows import Job, digest_of
 from mlproject.stages.prediction_table import FILE, PredictionTable
@@ -63,11 +63,12 @@ def segment(settings: PredictSettings, model: Model, scratch: Path) -> dict[str,
     names = [name for job in jobs for name in job.names.values()]
     refuse_input_as_output(cases, map(folder.locate, names))
     outcome = Outcome(failed=faults | bad_names)
+    heading("predict: segment the cases of a folder")
     facts(
         {
-            "Model": f"{model.version} ({settings.model})",
-            "Cases": f"{len(cases) + len(faults)} in {settings.data.root}, channels {', '.join(model.channels)}",
-            "Output": folder.locate(""),
+            "model": f"{model.version} ({settings.model})",
+            "cases": f"{len(cases) + len(faults)} in {settings.data.root}, channels {', '.join(model.channels)}",
+            "output": folder.locate(""),
         }
     )
     with folder.locked():
@@ -218,10 +219,10 @@ def _result(outcome: Outcome, table: str, settings: PredictSettings, version: st
     number = outcome.skipped + len(outcome.done) + len(outcome.failed) + outcome.left
     facts(
         {
-            "Done": f"{len(outcome.done)} cases{f', {empty} of them without a lesion (0 ml)' if empty else ''}",
-            "Failed": str(len(outcome.failed) or ""),
-            "Kept": f"{outcome.kept} of them have the mask of an earlier command" if outcome.kept else "",
-            "Table": table,
+            "done": f"{len(outcome.done)} of {number} cases{f', {empty} without a lesion (0 ml)' if empty else ''}",
+            "failed": str(len(outcome.failed) or ""),
+            "kept": f"{outcome.kept} of them have the mask of an earlier command" if outcome.kept else "",
+            "table": table,
         }
     )
     result = {

@@ -1,11 +1,10 @@
-"""What `main` and `search` end with: the test result, the model registered, the champion challenged."""
+"""What `main`, `search` and `crossvalidate` end with: the model tested, registered, and the champion challenged."""
 
 import json
 import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -40,7 +39,7 @@ class TrainedModel:
         dataset: the cases as it sees them.
         segmenter: the model.
         uri: where it is logged, models:/ID.
-        origin: what it comes from: training run, trial.
+        origin: what it comes from: training run, trial, folds.
     """
 
     settings: Experiment
@@ -56,35 +55,54 @@ def conclude(stage: str, settings: Experiment, model: TrainedModel, parent: Run,
     `stage`, `settings`, `again`: of the parent, which is a run of main or search, as `annotate` takes them. Returns
     run id, test metrics, report, model and the champion's verdict.
     """
+    results = measured(model, parent)
+    said = result_in_words(results.summaries, results.chosen)
+    return published(stage, settings, model, results, said, parent, again)
+
+
+def measured(model: TrainedModel, parent: Run) -> Results:
+    """Measure a model on the test cases in a child run, and log its result and postprocessing to the parent."""
     heading("Test")
-    dataset, segmenter = model.dataset, model.segmenter
+    dataset = model.dataset
     with child_run(model.settings, parent, "evaluate") as child:
         data = f"{model.settings.data.root_path.name}, digest {dataset.digest}"
         facts = {"model": model.uri, "data": data, **model.origin}
-        test = dataset.load(dataset.split.test)
         begin(model.settings, dataset, child)
         child.measures(model.uri, model.settings.data.root_path.name, dataset.digest)
-        results = evaluate(segmenter, test, child, model.settings, facts, _notes_on(dataset))
+        test = dataset.load(dataset.split.test)
+        results = evaluate(model.segmenter, test, child, model.settings, facts, _notes_on(dataset))
         result = result_in_words(results.summaries, results.chosen)
         annotate(child, "evaluate", model.settings, dataset, part_of(parent), result)
     metrics = headline(results.summaries, results.differences, results.chosen)
-    parent.log_metrics({**metrics, **postprocessing_metrics(segmenter.description)})
-    version = _register(settings, model.uri, parent)
+    parent.log_metrics({**metrics, **postprocessing_metrics(model.segmenter.description)})
+    return results
+
+
+def published(
+    stage: str, settings: Experiment, model: TrainedModel, results: Results, said: str, parent: Run, again: str
+) -> dict[str, Any]:
+    """Register a model with its card, let it challenge the champion, print and return where all is.
+
+    `results`: what the card says of it. `said`: the same in Markdown, for the parent's description. The others as
+    `conclude` takes them.
+    """
     name = settings.tracking.registered_model
+    version = _register(settings, model.uri, parent)
     card = _card(f"{name}/{version}", model, parent, results)
     parent.log_text(card, CARD)
     registry.give_card(name, version, model.uri, card)
-    verdict = _challenge(settings, dataset, version, parent)
+    verdict = _challenge(settings, model.dataset, version, parent)
     link = f"[{escape(name)} version {version}](#/models/{quote(name)}/versions/{version})"
     origin = "".join(f", {name} {escape(value)}" for name, value in model.origin.items())
-    result = f"{result}\n\nModel: {link}{origin}. Champion: {escape(verdict.reason)}."
-    annotate(parent, stage, settings, dataset, again, result)
+    said = f"{said}\n\nModel: {link}{origin}. Champion: {escape(verdict.reason)}."
+    annotate(parent, stage, settings, model.dataset, again, said)
     results.show()
-    _say_where(results.report, f"models:/{name}/{version}", verdict, parent)
+    report = str(results.report or "")
+    _say_where(report, f"models:/{name}/{version}", verdict, parent)
     return {
         "run_id": parent.id,
-        "metrics": metrics,
-        "report": str(results.report),
+        "metrics": headline(results.summaries, results.differences, results.chosen),
+        "report": report,
         "model": f"models:/{name}/{version}",
         "champion": verdict.to_dict() | {"reason": verdict.reason},
     }
@@ -152,7 +170,7 @@ def _notes_on(dataset: DataSet) -> list[str]:
     return [f"Not an estimate: {len(repeated)} test cases were also trained or tuned on (data.split_file says so)."]
 
 
-def _say_where(report: Path, model: str, verdict: champion.Verdict, run: Run) -> None:
+def _say_where(report: str, model: str, verdict: champion.Verdict, run: Run) -> None:
     """Print where report and model are, and the commands that show and serve them."""
     uri = public_uri()
     port = "--port 5000    then http://127.0.0.1:5000"
@@ -161,7 +179,7 @@ def _say_where(report: Path, model: str, verdict: champion.Verdict, run: Run) ->
     console.print()
     facts(
         {
-            "report": str(report),
+            "report": report,
             "model": f"{model} ({verdict.reason})",
             "look": run_address(run.id, run.experiment_id) if uri.startswith("http") else ui,
             "serve": mlflow_command(serve, needs_server=True),

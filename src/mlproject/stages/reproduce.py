@@ -31,6 +31,7 @@ EXAMINERS: dict[str, Callable[[Laboratory], tuple[Finding, Figure, pd.DataFrame]
     "workers": workers.examine,
 }
 STAGE, FOLDER, TITLE = "reproduce", "claims", "The paper's claims, run as experiments"
+ANOTHER = "give another name as reproduce.study"
 MAY_CHANGE = (
     *(name for name in train.MAY_CHANGE if name not in ("training.devices", "training.threads", "crf_search", "crf.")),
     "reproduce.parts",
@@ -47,8 +48,8 @@ def run(settings: ReproduceSettings) -> dict[str, Any]:
     dataset = train.prepare(settings)
     known = runs.newest(settings.tracking, STAGE, study=plan.study)
     if known:
-        runs.refuse_other_settings(known, settings, MAY_CHANGE)
-        runs.refuse_other_data(known, dataset.digest)
+        runs.refuse_other_settings(known, settings, MAY_CHANGE, ANOTHER)
+        runs.refuse_other_data(known, dataset.digest, ANOTHER)
     name = f"{STAGE} {plan.study}"
     with (
         LocalFolder(settings.work_path / "studies" / plan.study).locked(),

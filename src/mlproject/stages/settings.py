@@ -1,6 +1,7 @@
 """What each entry point can be told."""
 
-from dataclasses import dataclass, field, replace
+import re
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
@@ -71,6 +72,10 @@ class Experiment:
         if data.split_file is not None:
             data = replace(data, split_file=str(Path(data.split_file).expanduser().absolute()))
         return replace(self, work_dir=str(self.work_path), data=data)
+
+    def alone(self) -> "Experiment":
+        """The experiment without what a stage adds to it."""
+        return Experiment(**{field.name: getattr(self, field.name) for field in fields(Experiment)})
 
 
 @dataclass(frozen=True)
@@ -146,6 +151,29 @@ class ReproduceSettings(Experiment):
                 "`reproduce` trains on one machine: leave training.nodes and training.resume as they are; the same "
                 "command goes on with what was stopped"
             )
+
+
+@dataclass(frozen=True)
+class CrossValidationSettings(Experiment):
+    """Test every case once, by a network that has not seen it, and join the folds' networks into one model.
+
+    Attributes:
+        study: its name; a command with the same name and settings goes on with the study, another name begins one.
+    """
+
+    study: str = "crossvalidation"
+
+    def __post_init__(self) -> None:
+        if not self.data.folds:
+            raise SettingsError("data.folds=0: `crossvalidate` needs the number of folds, as data.folds=5")
+        if self.data.fold:
+            raise SettingsError(f"data.fold={self.data.fold}: `crossvalidate` does all folds; leave it out")
+        if self.training.nodes > 1:
+            raise SettingsError(
+                f"training.nodes={self.training.nodes}: `crossvalidate` trains on one machine; leave it at 1"
+            )
+        if not re.fullmatch(r"\w[\w.-]*", self.study):
+            raise SettingsError(f"study={self.study!r}: give a name of letters, digits, dots and dashes")
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from mlproject.prediction.sliding_window import resolve_device
 from mlproject.stages.annotation import annotate, reproduction, run_name
 from mlproject.stages.commands import stage_command
 from mlproject.stages.console import console, facts, heading
-from mlproject.stages.plan import opened, show_plan, show_run
+from mlproject.stages.plan import device, opened, show_plan, show_run
 from mlproject.stages.progress import training_display
 from mlproject.stages.settings import Experiment, PostprocessSettings
 from mlproject.tracking import registry, runs
@@ -42,6 +42,7 @@ MAY_CHANGE = (
     "training.nodes",
     "training.node_rank",
     "training.main_address",
+    "training.timeout_s",
     "training.accelerator",
     "training.workers",
     "training.threads",
@@ -128,11 +129,10 @@ def saying_how_to_resume(stage: str, mlflow_run: Run, settings: Experiment) -> I
         yield
     except (Interrupted, TrainingError) as error:
         words = [sys.executable, sys.argv[0], stage, "--config", str(file), "--training.resume", mlflow_run.id]
-        text = (
-            f"{error}. Go on with: {shlex.join(words)} (or with the same `mlflow run` command "
-            f"and --run-id {mlflow_run.id})"
-        )
-        raise type(error)(text, *error.args[1:]) from None
+        how = f"{shlex.join(words)} (or with the same `mlflow run` command and --run-id {mlflow_run.id})"
+        if settings.training.nodes > 1:
+            how = f"the same command on each machine and --training.resume {mlflow_run.id}"
+        raise type(error)(f"{error}. Go on with: {how}", *error.args[1:]) from None
 
 
 def train(settings: Experiment, dataset: DataSet, mlflow_run: Run, again: str) -> Segmenter:
@@ -174,6 +174,9 @@ def log_curves(mlflow_run: Run) -> None:
 
 def help_to_train(settings: Experiment) -> None:
     """The part of a node other than the first: train, and leave MLflow to the first."""
+    training = settings.training
+    heading(f"machine {training.node_rank} of {training.nodes}, counted from 0: helps to train")
+    facts({"with": f"machine 0 at {training.main_address}, which has the MLflow run", "device": device(training)})
     dataset = prepare(settings)
     with interrupts.graceful():
         for _ in fit(job_of(settings, dataset, settings.run_path("helper")), interrupts.requested):
@@ -201,8 +204,8 @@ def best_model(settings: Experiment, dataset: DataSet, run_id: str) -> Segmenter
 
 
 def training_run_of(run_id: str) -> str:
-    """The training run that an id stands for: itself, or the child of the `main` run it names."""
-    if runs.find(run_id).data.tags.get(runs.STAGE_TAG) != "main":
+    """The training run that an id stands for: itself, or the child of the run of `main` or of a fold it names."""
+    if runs.find(run_id).data.tags.get(runs.STAGE_TAG) not in ("main", "fold"):
         return run_id
     found = runs.child(run_id, "train")
     if found is None:
@@ -240,10 +243,11 @@ def epochs(job: FitJob, mlflow_run: Run, name: str = "training") -> Generator[Ep
 
     Raises Interrupted where it was asked to stop, after the last Epoch, whose checkpoint is written.
     """
-    next_picture = 0.0
+    next_picture, begun = 0.0, False
     with interrupts.graceful(), training_display(name) as display, closing(fit(job, interrupts.requested)) as events:
         for event in events:
             display.show(event)
+            begun = True
             if not isinstance(event, Epoch):
                 continue
             mlflow_run.log_points(event.points)
@@ -253,8 +257,9 @@ def epochs(job: FitJob, mlflow_run: Run, name: str = "training") -> Generator[Ep
             yield event
             if event.stopped:
                 raise interrupts.stop_now(f"stopped at step {event.step}, with a checkpoint")
-        if interrupts.requested():  # after the last step
-            raise interrupts.stop_now("stopped at the end of training, with a checkpoint")
+        if interrupts.requested():
+            when = "at the end of training, with a checkpoint" if begun else "before the first step"
+            raise interrupts.stop_now(f"stopped {when}")
 
 
 def _is_time_to_upload(epoch: Epoch, settings: Experiment) -> bool:

@@ -129,7 +129,9 @@ def _note(experiment_id: str) -> str:
         "(also under *Views* at the upper right).\n\n"
         "`main` is a whole experiment, with a child run for each stage: *train* (loss curves, a validation case "
         "becoming better), *postprocess* (threshold, smallest lesion and CRF, tuned on the validation cases) and "
-        "*evaluate* (the test report). `search` is a study, with a child run for each trial. Metrics are grouped by "
-        "the cases they are measured on: `train/`, `validation/`, `test/` (all test cases), `test_lesion_cases/` "
-        "(those with a lesion). Settings are the parameters `cfg.*`; `config.yaml` among the artifacts has them all."
+        "*evaluate* (the test report). `search` is a study, with a child run for each trial, `crossvalidate` one with "
+        "a child for each fold, which has these three in turn. Metrics are grouped by the cases they are measured on: "
+        "`train/`, `validation/`, `test/` (all test cases; in `crossvalidate` all cases, out of fold), "
+        "`test_lesion_cases/` (those with a lesion). Settings are the parameters `cfg.*`; `config.yaml` among the "
+        "artifacts has them all."
     )

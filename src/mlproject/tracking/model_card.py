@@ -27,12 +27,13 @@ class CardFacts:
 
     Attributes:
         model: registered name and version, as name/3.
-        description: the model.
+        description: the model; several members are the networks of a cross-validation, and what was measured is what
+            they reach one by one on the cases of their folds.
         run_id: of the MLflow run that registered it.
         origin: what the model comes from: training run, trial.
         data: name of the data set.
         digest: of its voxels and split.
-        cases: number of cases of each part: train, validation, test.
+        cases: number of cases of each part: train, validation, test (in a cross-validation all, each once).
         training: budget and device in words.
         overall: group of test cases → summary of the metrics, from evaluation.metrics.summarise.
         by_size: lesion load → the same.
@@ -80,7 +81,8 @@ def _headline(facts: CardFacts) -> str:
     """One line that says it all: the list of versions shows no more, and shows it as plain text."""
     summary = next(iter(facts.overall.values()))
     words = ", ".join(f"{METRIC_TITLES[name]} {interval(summary, name)}" for name in SHOWN[:3])
-    return f"Test: {words}; {int(summary['cases']['dice'])} cases of {escape_lightly(facts.data)}. Research only."
+    tested = "Test" if facts.description.members == 1 else "Its networks one by one, out of fold"
+    return f"{tested}: {words}; {int(summary['cases']['dice'])} cases of {escape_lightly(facts.data)}. Research only."
 
 
 def _results(facts: CardFacts) -> str:
@@ -92,6 +94,13 @@ def _results(facts: CardFacts) -> str:
     ]
     header = ["Test cases", "n", *(METRIC_TITLES[metric] for metric in SHOWN)]
     notes = "".join(f"\n\n{escape(note)}" for note in facts.notes)
+    members = facts.description.members
+    if members > 1:
+        notes += (
+            f"\n\n**Not measured with this model itself**, which is the mean of {members} networks and has seen all of "
+            "these cases, but with its networks one by one: each on the cases of its fold, which it has not seen, with "
+            "the postprocessing that its own validation cases chose."
+        )
     return (
         f"{table(header, rows)}\n\nMean with its 95 % bootstrap interval over the cases; a dash where no case defines "
         f"it. The last rows go by a case's lesion load.{notes}"
@@ -107,14 +116,19 @@ def interval(summary: pd.DataFrame, metric: str) -> str:
 
 
 def _limits(facts: CardFacts) -> str:
-    few = [f"{n} {part} cases" for part, n in facts.cases.items() if n < FEW_CASES and part != "train"]
-    part_of_test_cases = (
-        "test cases, too, had a part in training or tuning" if facts.notes else "the test cases had no part in it"
+    few = [f"{n} {part} cases" for part, n in facts.cases.items() if 0 < n < FEW_CASES and part != "train"]
+    tuned = "Threshold, smallest lesion and CRF were chosen on the validation cases; " + (
+        "test cases, too, had a part in training or tuning." if facts.notes else "the test cases had no part in it."
     )
+    if facts.description.members > 1:
+        tuned = (
+            "Threshold, smallest lesion and CRF were chosen for its networks one by one, on all cases out of fold: no "
+            "case was left to tune their mean on, which is smoother."
+        )
     limits = [
         f"Tested on cases of {escape(facts.data)} alone: other scanners, protocols, hospitals and kinds of stroke are "
         "untested. Other channels, or images of another unit or weighting, are no input for it.",
-        f"Threshold, smallest lesion and CRF were chosen on the validation cases; {part_of_test_cases}.",
+        tuned,
     ]
     if few:
         limits.append(f"Small numbers ({', '.join(few)}): the intervals are wide, and what was tuned may not hold.")
@@ -137,14 +151,18 @@ def _how_to_call(facts: CardFacts) -> str:
 
 def _making(facts: CardFacts) -> str:
     chosen = facts.description.postprocessing
-    crf = "none (no significant gain over the best threshold on the validation cases)"
+    crf = "none (no significant gain over the best threshold on the cases that it was tuned on)"
     if chosen.crf is not None:
         crf = ", ".join(f"{name} {value:.4g}" for name, value in vars(chosen.crf).items() if not isinstance(value, str))
+    members = facts.description.members
     cases = ", ".join(f"{n} {part}" for part, n in facts.cases.items())
+    cases = cases if facts.notes else f"{cases}; no patient is in two parts"
+    if members > 1:
+        cases = f"{facts.cases['test']}, dealt out to {members} folds; no patient is in two"
     rows = [
         ("data", f"{escape(facts.data)}, digest {code(facts.digest)}"),
-        ("cases", cases if facts.notes else f"{cases}; no patient is in two parts"),
-        ("training", escape(facts.training)),
+        ("cases", cases),
+        ("training", escape(facts.training if members == 1 else f"{members} networks, each {facts.training}")),
         *((name, escape(value)) for name, value in facts.origin.items()),
         ("threshold", f"{chosen.threshold:.3g}"),
         ("smallest lesion", f"{chosen.min_lesion_ml:.3g} ml"),
@@ -175,7 +193,8 @@ def about(name: str) -> str:
         "Segments stroke lesions in 3D MRI: preprocessing, network, threshold and, where it helps, a dense CRF in one "
         "model. Research only: not a medical device.\n\n"
         "**A version** is the model of one run of `main`, or the best trial of one `search`, measured on test cases "
-        "that it has not seen, unless its description, the model card, says otherwise.\n\n"
+        "that it has not seen, unless its description, the model card, says otherwise; or the ensemble of one "
+        "`crossvalidate`, whose networks were measured so one by one.\n\n"
         "**The alias champion** is the version to use. It moves to a new version only where that one is better on "
         "labelled cases that neither has seen, with the 95 % interval of the paired Dice difference above zero; the "
         "first version becomes champion at once.\n\n"

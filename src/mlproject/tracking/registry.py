@@ -52,6 +52,7 @@ def log_model(segmenter: Segmenter) -> str:
                 "threshold": chosen.threshold,
                 "min_lesion_ml": chosen.min_lesion_ml,
                 "crf": chosen.crf is not None,
+                "members": description.members,
             },
         )
     return str(info.model_uri)

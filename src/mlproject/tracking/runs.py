@@ -1,5 +1,6 @@
 """MLflow runs: opened, resumed, filled and closed. The only importer of MLflow's tracking calls."""
 
+import ast
 import math
 import os
 import subprocess
@@ -145,32 +146,46 @@ def _as_parameters(settings: Any) -> dict[str, str]:
     return {f"cfg.{name}": str(value) for name, value in config.flatten(config.to_tree(settings)).items()}
 
 
-def refuse_other_settings(run_id: str, settings: Any, may_change: Sequence[str]) -> None:
+def refuse_other_settings(
+    run_id: str, settings: Any, may_change: Sequence[str], otherwise: str = "begin a run"
+) -> None:
     """Raise SettingsError where a run was begun with settings that differ from these.
 
-    Settings whose names begin with one of `may_change` may differ. A run that has none yet passes.
+    Settings whose names begin with one of `may_change` may differ. A run that has none yet passes. `otherwise`: what a
+    user can do who wants the other settings.
     """
     known = find(run_id).data.params
     differences = [
         f"{name.removeprefix('cfg.')}: {known[name]} then, {value} now"
         for name, value in _as_parameters(settings).items()
-        if known.get(name, value) != value and not name.removeprefix("cfg.").startswith(tuple(may_change))
+        if not _same(known.get(name, value), value) and not name.removeprefix("cfg.").startswith(tuple(may_change))
     ]
     if differences:
         raise SettingsError(
             f"run {run_id} cannot go on with other settings ({', '.join(differences)}): give the same ones, or "
-            "begin a run"
+            f"{otherwise}"
         )
 
 
-def refuse_other_data(run_id: str, digest: str) -> None:
-    """Raise SettingsError where a run was begun on a data set, or a split of it, with another digest."""
+def _same(one: str, other: str) -> bool:
+    """Whether two parameters are one value, as a default of 300 and the 300.0 that is read from a file are."""
+    try:
+        return one == other or bool(ast.literal_eval(one) == ast.literal_eval(other))
+    except (ValueError, SyntaxError):
+        return False
+
+
+def refuse_other_data(run_id: str, digest: str, otherwise: str = "begin a run") -> None:
+    """Raise SettingsError where a run was begun on a data set, or a split of it, with another digest.
+
+    `otherwise`: as in `refuse_other_settings`.
+    """
     inputs = find(run_id).inputs
     known = [entry.dataset.digest for entry in inputs.dataset_inputs] if inputs else []
     if known and digest not in known:
         raise SettingsError(
             f"run {run_id} was begun on other data or another split (digest {known[0]} then, {digest} now), so what it "
-            "was trained on could be tested on: give the same data, or begin a run"
+            f"was trained on could be tested on: give the same data, or {otherwise}"
         )
 
 

@@ -1,32 +1,30 @@
 """The training loop of one process, alone or one of many."""
 
 import itertools
-import os
-import signal
+import math
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import nn
 from torch.distributed.nn.functional import all_reduce
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader
 
+from mlproject.data.cutting import Batch, CaseVolumes
 from mlproject.data.patches import PatchDataset
 from mlproject.errors import TrainingError
 from mlproject.evaluation.validation import CaseValidation
 from mlproject.network.architectures import build_network
 from mlproject.network.losses import SegmentationLoss
 from mlproject.training import checkpoint
+from mlproject.training.batches import batches_of, cores_of, home_of
+from mlproject.training.execution import executed
 from mlproject.training.job import BEST, LAST, FitJob
 from mlproject.training.progress import Epoch, Event, Point, Progress, Validating
-from mlproject.training.settings import TrainingSettings
 from mlproject.training.state import FitState
-
-Batch = dict[str, torch.Tensor]
 
 
 class Trainer:
@@ -34,23 +32,29 @@ class Trainer:
 
     def __init__(self, job: FitJob, fabric: Fabric) -> None:
         settings = job.training
-        self.cores = max(1, len(os.sched_getaffinity(0)) // settings.devices)
-        torch.set_num_threads(settings.threads or self.cores)
+        torch.set_num_threads(settings.threads or cores_of(settings))
         torch.manual_seed(settings.seed)
         self.job, self.fabric = job, fabric
         self.cases, self.validation = job.training_cases(), job.validation_cases()
+        self.on_gpu = fabric.device.type == "cuda"
         self.patches = PatchDataset(self.cases, job.patches, settings.seed)
+        self.volumes = CaseVolumes(self.cases, home_of(self.cases, settings, fabric.device))
         self.epoch_steps = max(1, self.patches.epoch_length // settings.batch_size)
         module = build_network(job.network, job.channels, job.patches.size)
-        # The V-Net's step is a sixth to a third faster in this format on a CPU, the DynUNet's as fast.
+        # The V-Net's step is a sixth to a third faster in this format on a CPU, the DynUNet's by half.
         module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         average: AveragedModel | None = None
         if settings.average:
             decayed = get_ema_multi_avg_fn(settings.average)  # type: ignore[no-untyped-call]
             average = AveragedModel(module, multi_avg_fn=decayed).to(fabric.device)
-        self.loss = SegmentationLoss(job.loss, all_reduce if fabric.world_size > 1 else None)
-        self.network, self.optimizer = fabric.setup(module, _optimizer(module, settings))
+        loss = SegmentationLoss(job.loss, all_reduce if fabric.world_size > 1 else None)
+        self.compute, self.optimizer = executed(module, loss, settings, fabric)
         self.state = FitState(module, average, self.optimizer)
+        self.unread: list[tuple[int, torch.Tensor, tuple[int, ...]]] = []  # step, its figures on the device, its cases
+        # What the processes agree on lies in the computer's memory, where no GPU has to be waited for.
+        self.group: Any = None
+        if self.on_gpu and fabric.world_size > 1:
+            self.group = torch.distributed.new_group(backend="gloo", timeout=timedelta(seconds=settings.timeout_s))
         self.took = 0.0  # by the last step, in seconds; not yet in the state's, on which all processes agree
         self.began, self.share_before = time.monotonic(), 0.0
 
@@ -59,7 +63,7 @@ class Trainer:
         if self._resume():
             yield self.state.closed_epoch()
         self.began, self.share_before = time.monotonic(), self._share()
-        batches = iter(self._loader())
+        batches = self.batches()
         while True:
             if self.state.step > self.state.closed and (self._over() or self.state.step % self.epoch_steps == 0):
                 epoch = yield from self._close_epoch(stop)
@@ -68,73 +72,73 @@ class Trainer:
                     return
             if self._over():
                 return
-            if not self._train_step(batches, stop):
+            if not self.step(batches, stop):
+                self._read()
                 self._write_last()
                 yield self._stopped()
                 return
             if self.state.step % self.job.training.log_every == 0:
                 yield self._log_point()
 
-    def _loader(self) -> DataLoader[Batch]:
-        """This process's share of every batch from the present step on, cut ahead by worker processes."""
-        share = self.job.training.batch_size // self.fabric.world_size
-        on_gpu = self.fabric.device.type == "cuda"
-        workers = self.job.training.workers
-        if workers is None:
-            workers = min(8, self.cores) if on_gpu else 0
+    def batches(self) -> Iterator[Batch]:
+        """This process's share of the batches from the present step on, without end."""
+        return batches_of(self.patches, self.volumes, self.job.training, self.fabric, self.state.step)
 
-        def indices() -> Iterator[list[int]]:
-            for step in itertools.count(self.state.step):
-                first = step * self.job.training.batch_size + self.fabric.global_rank * share
-                yield list(range(first, first + share))
-
-        return DataLoader(
-            self.patches,
-            batch_sampler=indices(),
-            num_workers=workers,
-            worker_init_fn=_ignore_signals,
-            pin_memory=on_gpu,
-            timeout=300 if workers else 0,
-        )
-
-    def _train_step(self, batches: Iterator[Batch], stop: Callable[[], bool]) -> bool:
+    def step(self, batches: Iterator[Batch], stop: Callable[[], bool] = lambda: False) -> bool:
         """One optimizer step on the next batch; False, and nothing done, where the fit shall stop."""
         state, settings, began = self.state, self.job.training, time.monotonic()
-        batch = next(batches)
-        image = batch["image"].to(self.fabric.device, non_blocking=True, memory_format=torch.channels_last_3d)
-        label = batch["label"].to(self.fabric.device, non_blocking=True)
-        self.network.train()
-        terms = self.loss(self.network(image), label)
-        bad = not torch.isfinite(terms.total)
-        wants_stop, any_bad, state.seconds = self._agree([float(stop()), float(bad), state.seconds + self.took])
+        wants_stop, state.seconds = self._agree([float(stop()), state.seconds + self.took])
         if wants_stop:
             return False
-        if any_bad:
-            raise self._not_finite(batch["case"].tolist() if bad else [])
+        batch = next(batches)
+        total, cross_entropy, dice = self.compute(batch.image, batch.label)
         for group in self.optimizer.param_groups:
             group["lr"] = settings.learning_rate * settings.learning_rate_factor(state.step, self._share())
-        self.fabric.backward(terms.total)
+        self.fabric.backward(total)
+        norm: torch.Tensor | None = total
         if clip := settings.gradient_clip:
-            norm = self.fabric.clip_gradients(self.network, self.optimizer, max_norm=clip, error_if_nonfinite=False)
-            # In float16 an overflow is usual: the gradient scaler passes over such a step by itself.
-            if norm is not None and settings.precision != "16-mixed" and not torch.isfinite(norm):
-                raise self._not_finite(batch["case"].tolist())
+            norm = self.fabric.clip_gradients(state.module, self.optimizer, max_norm=clip, error_if_nonfinite=False)
+        assert norm is not None
+        figures = torch.stack([total, cross_entropy, dice, norm]).detach()
+        self.unread.append((state.step + 1, figures, batch.cases))
+        if not self.on_gpu:  # which would have to be waited for
+            self._read()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if state.average is not None:
             state.average.update_parameters(state.module)
-        losses = [float(term.detach()) for term in (terms.total, terms.cross_entropy, terms.dice)]
         self.took = time.monotonic() - began
         state.step += 1
-        state.window = [total + value for total, value in zip(state.window, [*losses, self.took, 1.0], strict=True)]
+        state.window[3:] = state.window[3] + self.took, state.window[4] + 1
         return True
+
+    def _read(self) -> None:
+        """Add the figures of the steps since the last reading to the window, or raise where one is not finite.
+
+        A CPU reads before each step changes the weights, a GPU once for every point of the curve, and before anything
+        is written.
+        """
+        began = time.monotonic()
+        rows = torch.stack([figures for _, figures, _ in self.unread]).tolist() if self.unread else []
+        overflow_is_usual = self.job.training.precision == "16-mixed"  # the gradient scaler leaves such a step out
+        checked = [row[:3] if overflow_is_usual else row for row in rows]
+        bad = [entry for entry, row in zip(self.unread, checked, strict=True) if not all(map(math.isfinite, row))]
+        (any_bad,) = self._agree([float(bool(bad))])
+        if any_bad:
+            raise self._not_finite(bad[0][0] if bad else self.state.step + 1, bad[0][2] if bad else ())
+        self.state.window[:3] = [sum(values) for values in zip(self.state.window, *rows, strict=False)][:3]
+        self.unread.clear()
+        waited = time.monotonic() - began
+        if self.on_gpu:  # within no step
+            self.took += waited
+            self.state.window[3] += waited
 
     def _agree(self, values: list[float]) -> list[float]:
         """The largest of each value over all processes, so that all of them decide alike."""
         if self.fabric.world_size == 1:
             return values
-        together = torch.tensor(values, dtype=torch.float64, device=self.fabric.device)
-        torch.distributed.all_reduce(together, torch.distributed.ReduceOp.MAX)
+        together = torch.tensor(values, dtype=torch.float64)
+        torch.distributed.all_reduce(together, torch.distributed.ReduceOp.MAX, self.group)
         return list(together.tolist())
 
     def _gather(self, values: list[Any]) -> list[Any]:
@@ -142,14 +146,14 @@ class Trainer:
         if self.fabric.world_size == 1:
             return values
         gathered: list[list[Any]] = [[] for _ in range(self.fabric.world_size)]
-        torch.distributed.all_gather_object(gathered, values)
+        torch.distributed.all_gather_object(gathered, values, self.group)
         return list(itertools.chain.from_iterable(gathered))
 
-    def _not_finite(self, cases: list[int]) -> TrainingError:
-        names = ", ".join(sorted({self.cases[case].name for case in self._gather(cases)}))
+    def _not_finite(self, step: int, cases: Sequence[int]) -> TrainingError:
+        names = ", ".join(sorted({self.cases[case].name for case in self._gather(list(cases))}))
         return TrainingError(
-            f"the loss or its gradient is not finite at step {self.state.step + 1} (cases in the batch: {names}); no "
-            "weight was changed by it. Look at these cases, or set training.gradient_clip, "
+            f"the loss or its gradient is not finite at step {step} (cases in the batch: {names}); the checkpoints are "
+            "from before it. Look at these cases, or set training.gradient_clip, "
             f"training.precision=32-true, or a training.learning_rate below {self.job.training.learning_rate}"
         )
 
@@ -165,6 +169,7 @@ class Trainer:
         return self._share() >= 1.0
 
     def _log_point(self) -> Progress:
+        self._read()
         loss, cross_entropy, dice, seconds, count = self._mean_over_processes(self.state.window)
         metrics = {
             "train/loss": loss / count,
@@ -182,12 +187,13 @@ class Trainer:
     def _mean_over_processes(self, values: list[float]) -> list[float]:
         if self.fabric.world_size == 1:
             return values
-        together = torch.tensor(values, dtype=torch.float64, device=self.fabric.device)
-        torch.distributed.all_reduce(together)
+        together = torch.tensor(values, dtype=torch.float64)
+        torch.distributed.all_reduce(together, group=self.group)
         return [value / self.fabric.world_size for value in together.tolist()]
 
     def _close_epoch(self, stop: Callable[[], bool]) -> Generator[Validating, None, Epoch]:
         """Validate where it is time to, write the checkpoints, and say what happened."""
+        self._read()
         dice, picture, number = None, None, self.state.epochs_done + 1
         if self._over() or number % self.job.training.validate_every == 0:
             validated = yield from self._validate(stop)
@@ -217,7 +223,8 @@ class Trainer:
             values.append(self.job.validate(network, case, self.fabric.device))
         values = self._gather(values)
         picture = next((value.picture for value in values if value.picture is not None), None)
-        return CaseValidation(sum(value.dice for value in values) / len(values), picture)
+        # fsum: the same whichever process has validated which case.
+        return CaseValidation(math.fsum(value.dice for value in values) / len(values), picture)
 
     def _write_last(self) -> None:
         if self.fabric.is_global_zero:
@@ -231,18 +238,3 @@ class Trainer:
         if saved is not None:
             self.state.restore(saved)
         return saved is not None
-
-
-def _optimizer(network: nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:
-    rate, decay = settings.learning_rate, settings.weight_decay
-    if settings.optimizer == "adagrad":
-        # From 0, as PyTorch has it, the first step would move every weight by the whole learning rate, however
-        # small its gradient; TensorFlow, with which the paper was done, begins at 0.1.
-        return torch.optim.Adagrad(network.parameters(), lr=rate, weight_decay=decay, initial_accumulator_value=0.1)
-    return torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=decay)
-
-
-def _ignore_signals(_worker: int) -> None:
-    """Ctrl-C reaches the whole process group; the trainer decides, its data workers end with it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)

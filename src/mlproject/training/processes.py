@@ -1,150 +1,145 @@
 """A fit over several processes: one parent pulls, its workers train, the first worker reports."""
 
 import logging
+import math
 import multiprocessing
-import os
 import signal
-import socket
-import threading
-import traceback
-import warnings
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
-from datetime import timedelta
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
+from multiprocessing.process import BaseProcess
 
-from lightning_fabric import Fabric
-from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
-from lightning_fabric.strategies.ddp import DDPStrategy
-
+from mlproject import interrupts
 from mlproject.errors import TrainingError, UserError
 from mlproject.training.job import FitJob
-from mlproject.training.loop import Trainer
+from mlproject.training.meeting import MeetingPlace, meeting_place
 from mlproject.training.progress import Event
+from mlproject.training.settings import TrainingSettings
+from mlproject.training.worker import BEGUN, DONE, STOP, Failed, Lost, work
 
-_STOP, _DONE = "stop", "done"
+START_METHOD = "spawn"  # CUDA does not survive a fork
+OTHERS_SECONDS = 5.0
+"""After a process has lost the others: whose fault it was comes out meanwhile."""
 
 logger = logging.getLogger(__name__)
 
 
 def fit_in_processes(job: FitJob, stop: Callable[[], bool]) -> Iterator[Event]:
-    """`fit` with `training.devices` worker processes on this machine (and as many on each other node).
+    """`fit` with `training.devices` worker processes on this machine (and as many on each other one).
 
-    Only the parent's caller knows MLflow and Optuna. Raises TrainingError as soon as one worker fails or
-    dies; the others are ended. Ends its workers also when the caller stops pulling.
+    Only the parent's caller knows MLflow and Optuna. Raises TrainingError as soon as one worker fails or dies, and
+    where the other machines are lost; the workers left are ended. They are, too, when the caller stops pulling.
     """
-    context = multiprocessing.get_context("spawn")
-    address = job.training.main_address or f"127.0.0.1:{_free_port()}"
-    workers: list[SpawnProcess] = []
-    pipes: list[Connection] = []
-    try:
-        for local_rank in range(job.training.devices):
-            ours, theirs = context.Pipe()
-            worker = context.Process(target=_work, args=(job, local_rank, address, theirs), name=f"fit-{local_rank}")
-            # Inherited: Ctrl-C must not reach a worker, not even while it is still importing. The tracker goes
-            # first, because starting it unblocks the signals.
-            resource_tracker.ensure_running()
-            unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-            worker.start()
-            signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
-            theirs.close()
-            workers.append(worker)
-            pipes.append(ours)
-        yield from _listen(workers, pipes, stop)
-    finally:
-        for worker in workers:
-            if worker.is_alive():
-                worker.kill()
-            worker.join()
+    training = job.training
+    workers: list[BaseProcess] = []
+    pipes: dict[int, Connection] = {}
+    with meeting_place(training) as place:
+        try:
+            for local_rank in range(training.devices):
+                worker, pipes[local_rank] = _start(job, local_rank, place)
+                workers.append(worker)
+            lost = yield from _listen(training, workers, pipes, stop)
+            if lost is not None:
+                raise _alone(training, lost, list(pipes), place)
+        except UserError as error:
+            if training.node_rank > 0:
+                place.leave_word(str(error))  # machine 0 has the MLflow run, and its user's eye
+            raise
+        finally:
+            for worker in workers:
+                if worker.is_alive():
+                    worker.kill()
+                worker.join()
 
 
-def _listen(workers: list[SpawnProcess], pipes: list[Connection], stop: Callable[[], bool]) -> Iterator[Event]:
-    open_pipes, told = dict(enumerate(pipes)), False
-    while open_pipes:
+def _start(job: FitJob, local_rank: int, place: MeetingPlace) -> tuple[BaseProcess, Connection]:
+    context = multiprocessing.get_context(START_METHOD)
+    ours, theirs = context.Pipe()
+    worker: BaseProcess = context.Process(  # type: ignore[attr-defined]
+        target=work, args=(job, local_rank, place, theirs), name=f"fit-{local_rank}"
+    )
+    # Inherited: Ctrl-C must not reach a worker, not even while it is still importing. The tracker goes first,
+    # because starting it unblocks the signals.
+    resource_tracker.ensure_running()
+    unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, interrupts.SIGNALS)
+    worker.start()
+    signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
+    theirs.close()
+    return worker, ours
+
+
+def _listen(
+    training: TrainingSettings, workers: list[BaseProcess], pipes: dict[int, Connection], stop: Callable[[], bool]
+) -> Generator[Event, None, Lost | None]:
+    """Yield the events until all workers are done; takes their pipes out of `pipes`.
+
+    Returns what was lost, where processes have lost the others and none here says why; `pipes` are then of those
+    that say nothing at all. Raises the error of a worker that has one of its own.
+    """
+    told, begun, lost, until = False, False, None, math.inf
+    while pipes and time.monotonic() < until:
         if stop() and not told:
+            if not begun:
+                return None
             told = True
-            for pipe in open_pipes.values():
+            for pipe in pipes.values():
                 with suppress(OSError):  # it has died, which is noticed below
-                    pipe.send(_STOP)
-        wait(list(open_pipes.values()), timeout=0.2)
-        for rank in [rank for rank, pipe in open_pipes.items() if pipe.poll()]:
+                    pipe.send(STOP)
+        wait(list(pipes.values()), timeout=0.2)
+        for rank in [rank for rank, pipe in pipes.items() if pipe.poll()]:
             try:
-                message = open_pipes[rank].recv()
+                message = pipes[rank].recv()
             except (EOFError, OSError) as error:
                 workers[rank].join(5)
-                raise _died(rank, workers[rank].exitcode) from error
+                raise _died(_name(training, rank), workers[rank].exitcode) from error
             if isinstance(message, UserError):
                 raise message
-            if isinstance(message, str) and message != _DONE:
-                logger.debug("training process %d:\n%s", rank, message)
-                raise TrainingError(f"training process {rank} failed: {message.strip().splitlines()[-1]}")
-            if message == _DONE:
-                del open_pipes[rank]
+            if isinstance(message, Failed):
+                logger.debug("%s:\n%s", _name(training, rank), message.trace)
+                raise TrainingError(f"{_name(training, rank)} failed: {message.reason}")
+            if isinstance(message, Lost):
+                logger.debug("%s:\n%s", _name(training, rank), message.trace)
+                lost, until = message, min(until, time.monotonic() + OTHERS_SECONDS)
+            if isinstance(message, Lost) or message == DONE:
+                del pipes[rank]
+            elif message == BEGUN:
+                begun = True
             else:
                 yield message
+    return lost
 
 
-def _died(rank: int, exit_code: int | None) -> TrainingError:
+def _died(name: str, exit_code: int | None) -> TrainingError:
     how = f"signal {signal.Signals(-exit_code).name}" if exit_code and exit_code < 0 else f"exit code {exit_code}"
     return TrainingError(
-        f"training process {rank} died ({how}); the others were ended and the last checkpoint is intact: resume the "
-        "run (a SIGKILL is most often the machine running out of memory: lower training.batch_size or patches.size)"
+        f"{name} died ({how}); the others were ended and the last checkpoint is intact: resume the run (a SIGKILL is "
+        "most often the machine running out of memory: lower training.batch_size or patches.size)"
     )
 
 
-def _work(job: FitJob, local_rank: int, address: str, pipe: Connection) -> None:
-    """The whole life of one worker process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    _end_with_parent()
-    # Weights of 1³ kernels look the same in both memory formats, and DDP remarks on it.
-    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
-    rank = job.training.node_rank * job.training.devices + local_rank
-    host, port = address.rsplit(":", 1)
-    os.environ.update(
-        MASTER_ADDR=host,
-        MASTER_PORT=port,
-        RANK=str(rank),
-        LOCAL_RANK=str(local_rank),
-        GROUP_RANK=str(job.training.node_rank),
-        WORLD_SIZE=str(job.training.processes),
-        LOCAL_WORLD_SIZE=str(job.training.devices),
-    )
-    together = job.training.processes > 1
-    try:
-        fabric = Fabric(
-            accelerator=job.training.accelerator,
-            devices=job.training.devices,
-            num_nodes=job.training.nodes,
-            precision=job.training.precision,
-            strategy=DDPStrategy(timeout=timedelta(minutes=10)) if together else "auto",
-            plugins=[TorchElasticEnvironment()] if together else None,
+def _alone(training: TrainingSettings, lost: Lost, silent: list[int], place: MeetingPlace) -> TrainingError:
+    """Why the processes lost each other, as far as this machine can know."""
+    if training.nodes > 1 and training.node_rank == 0 and (word := place.word(OTHERS_SECONDS)):
+        return TrainingError(word)
+    if not lost.timed_out:
+        return TrainingError(
+            "the connection to the other training processes was closed, so one on another machine has ended; what "
+            "that machine prints says why. The last checkpoint is intact: resume the run"
         )
-        fabric.launch()
-        for message in Trainer(job, fabric).run(stop=pipe.poll):
-            if rank == 0:
-                pipe.send(message)
-        pipe.send(_DONE)
-    except UserError as error:
-        pipe.send(error)
-    except Exception:
-        pipe.send(traceback.format_exc())
+    if silent:
+        who = f"{' and '.join(_name(training, rank) for rank in silent)} did not answer"
+        advice = "Should it only have been slow (one large validation case), raise training.timeout_s"
+    else:
+        who = "the other machines did not answer"
+        advice = "See whether they are up, and can be reached"
+    return TrainingError(
+        f"{who} for {training.timeout_s:g} s (training.timeout_s); training was ended and the last checkpoint is "
+        f"intact: resume the run. {advice}"
+    )
 
 
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, name="watch-parent", daemon=True).start()
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+def _name(training: TrainingSettings, local_rank: int) -> str:
+    machine = f" on machine {training.node_rank}" if training.nodes > 1 else ""
+    return f"training process {local_rank}{machine}"

@@ -9,6 +9,7 @@ from mlproject.errors import SettingsError
 
 Decay = Literal["cosine", "linear", "step", "none"]
 Optimizer = Literal["adamw", "adagrad"]
+Execution = Literal["auto", "eager", "graph", "compile"]
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,17 @@ class TrainingSettings:
         log_every: steps over which one point of the training curve averages.
         accelerator: auto takes a CUDA GPU where there is one.
         devices: processes on this machine, one a GPU (or several on the CPU).
-        nodes: machines that train together.
+        nodes: machines that train together; torchrun, `fabric run` and srun set this and the next two.
         node_rank: this machine's number, 0 to nodes - 1; machine 0 alone talks to MLflow.
         main_address: HOST:PORT of machine 0, needed with several nodes.
+        timeout_s: seconds for which a process waits for the others in the middle of training before it gives up; the
+            longest that one of them may be busy alone, with a validation case or an upload.
         precision: of the arithmetic; losses are always computed in float32.
-        workers: processes a device that cut and augment patches; 0 does it between the steps; null is 0 on a CPU
-            (where they would only slow the step down) and up to 8 on a GPU.
+        execution: how the network runs. graph records a step's GPU work once and replays it, which suits networks
+            that a GPU finishes sooner than Python can ask for; compile has PyTorch write code for it, for a minute at
+            the start; eager does neither. auto is graph with one GPU, else eager.
+        workers: processes a device that cut patches; 0 does it between the steps. null is 0 on a CPU, where they would
+            only slow the step down, and on a GPU that has room for the cases, which are then cut there; else up to 8.
         threads: CPU threads of each training process; 0 shares the machine's cores out.
         seed: of weights, patches and augmentation.
         resume: id of the MLflow run to go on with.
@@ -66,7 +72,9 @@ class TrainingSettings:
     nodes: int = 1
     node_rank: int = 0
     main_address: str = ""
+    timeout_s: float = 600.0
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    execution: Execution = "auto"
     workers: int | None = None
     threads: int = 0
     seed: int = 0
@@ -87,6 +95,7 @@ class TrainingSettings:
             **dict.fromkeys(("upload_every", "threads", "node_rank", "seed"), 0),
             **({} if self.workers is None else {"workers": 0}),
             **dict.fromkeys(("learning_rate", "decay_rate"), 1e-12),
+            "timeout_s": 1,
         }
         for name, least in at_least.items():
             if not least <= getattr(self, name) < math.inf:  # NaN is refused, too

@@ -1,8 +1,8 @@
 """Worker processes that hold the cases, so that one task runs on all of them at once.
 
 pydensecrf keeps Python's interpreter lock, so threads would not help, and it can end its whole process. Processes
-are spawned: a fork of a process with threads (PyTorch, MLflow) may hang. Of the project, a worker imports this
-module and the one that the cases and tasks come from.
+are spawned: a fork of a process with threads (PyTorch, MLflow) may hang. Of the project, a worker imports little
+more than this module and the one that the cases and tasks come from.
 """
 
 import mmap
@@ -23,6 +23,8 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
+from mlproject import interrupts
+
 Case = TypeVar("Case")
 Result = TypeVar("Result")
 
@@ -34,7 +36,7 @@ class TaskFailed(Exception):
 class CaseWorkers(Generic[Case]):
     """A pool of processes that each hold all cases; a context manager, which ends them when it is left.
 
-    The processes ignore SIGINT and SIGTERM, which are for the parent to act on, and end with it (after the case
+    The processes ignore interrupts.SIGNALS, which are for the parent to act on, and end with it (after the case
     in hand). Memory-mapped arrays of the cases travel as file names.
 
     Args:
@@ -126,7 +128,7 @@ class _Worker:
         # Inherited for life: Ctrl-C must not reach a worker, not even while it is still importing. The tracker goes
         # first, because starting it unblocks the signals.
         resource_tracker.ensure_running()
-        unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+        unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, interrupts.SIGNALS)
         try:
             with _one_thread():
                 self.process.start()

@@ -4,7 +4,7 @@ import hashlib
 import json
 import shutil
 from contextlib import closing
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -63,7 +63,7 @@ class Laboratory:
 
     def __init__(self, settings: ReproduceSettings, dataset: DataSet, parent: Run) -> None:
         self.plan, self.dataset, self.parent = settings.reproduce, dataset, parent
-        self.base = Experiment(**{field.name: getattr(settings, field.name) for field in fields(Experiment)})
+        self.base = settings.alone()
 
     def experiment(self, base: Experiment | None = None, **training: object) -> Experiment:
         """An experiment with other settings of its training, validated `reproduce.validations` times."""

@@ -17,7 +17,7 @@ class Row:
     Attributes:
         what: what is measured.
         against: the peer.
-        unit: of the figure: "x" (times faster), "%" or "Dice".
+        unit: of the figure: "x" (times faster, or times as much), "%", "Dice", "GiB", or "" for a plain number.
         samples: the figure, once a repetition; their median counts.
         target: at which median the goal is reached; None where the figure is for information.
         better: whether the median must be at least or at most the target.
@@ -26,7 +26,7 @@ class Row:
 
     what: str
     against: str
-    unit: Literal["x", "%", "Dice"]
+    unit: Literal["x", "%", "Dice", "GiB", ""]
     samples: tuple[float, ...]
     target: float | None
     better: Literal[">=", "<="]
@@ -47,9 +47,9 @@ class Row:
         """The cells of the table: what, against, measured, spread, goal, reached, and the absolute numbers."""
         value, low, high = (self._text(number) for number in (self.value, min(self.samples), max(self.samples)))
         spread = f"{low} to {high}" if len(self.samples) > 1 else ""
-        goal = "" if self.target is None else f"{self.better} {self.target:g} {self.unit}"
+        goal = "" if self.target is None else f"{self.better} {self.target:g} {self.unit}".strip()
         reached = {True: "yes", False: "NO", None: ""}[self.reached]
-        return (self.what, self.against, f"{value} {self.unit}", spread, goal, reached, self.detail)
+        return (self.what, self.against, f"{value} {self.unit}".strip(), spread, goal, reached, self.detail)
 
     def _text(self, number: float) -> str:
         if self.unit == "Dice":

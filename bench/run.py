@@ -14,7 +14,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-MODULES = ("crf_search", "crf_costs", "patches", "training")  # each has rows() -> list[Row]
+MODULES = (
+    "crf_search",
+    "crf_costs",
+    "patches",
+    "training",
+    "prediction",
+    "preprocessing",
+    "startup",
+    "memory",
+)  # each has rows() -> list[Row]
 PACKAGES = ("numpy", "scipy", "pydensecrf2", "optuna", "mlflow", "torch", "torchio", "monai")
 THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 COLUMNS = ("what", "against", "measured", "spread", "goal", "reached", "in numbers")

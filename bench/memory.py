@@ -22,6 +22,7 @@ def rows() -> list[Row]:
     """All rows of this file."""
     with tempfile.TemporaryDirectory() as folder:
         training = _measured("training", folder)
+        bare = _measured("bare", folder)
         write_large_case(Path(folder))
         prediction = _measured("prediction", folder)
     least = {name: value / GIB for name, value in training.items() if name != "peak"}
@@ -34,7 +35,8 @@ def rows() -> list[Row]:
             samples=(training["peak"] / GIB / sum(least.values()),),
             target=1.3,
             better="<=",
-            detail=f"{training['peak'] / GIB:.2f} GiB against {parts}",
+            detail=f"{training['peak'] / GIB:.2f} GiB against {parts}; plain PyTorch on a fixed batch, without data: "
+            f"{bare['peak'] / GIB:.2f} GiB",
         ),
         Row(
             what=f"peak memory beyond the model, a case of {'x'.join(map(str, LARGE))} with 2 channels, files to mask",

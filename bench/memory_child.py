@@ -1,4 +1,4 @@
-"""One measurement of memory, in a process of its own: `python -m bench.memory_child training FOLDER` or `prediction`.
+"""One measurement of memory, in a process of its own: `python -m bench.memory_child training FOLDER`.
 
 It prints JSON: bytes at the peak above those at the start (`peak`), and what they are for.
 """
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from bench.training import cases, trainer_of
+from bench.training import cases, plain_step, trainer_of
 from mlproject.data.case import Case
 from mlproject.data.preprocessing_settings import PreprocessingSettings
 from mlproject.data.volumes import read_volume
@@ -28,7 +28,7 @@ STEPS = 4
 def main(what: str, *arguments: str) -> None:
     """Measure, and print."""
     torch.set_num_threads(2)
-    print(json.dumps({"training": training, "prediction": prediction}[what](*arguments)))
+    print(json.dumps({"training": training, "bare": bare, "prediction": prediction}[what](*arguments)))
 
 
 def training(folder: str) -> dict[str, float]:
@@ -45,6 +45,15 @@ def training(folder: str) -> dict[str, float]:
     state = STATES_OF_A_WEIGHT * cost.weight_bytes
     activations = cost.saved_bytes_per_voxel * voxels
     return {"peak": peak, "data": data, "model": state, "activations": activations}
+
+
+def bare(_folder: str) -> dict[str, float]:
+    """The same steps in plain PyTorch on a fixed batch: what no training can do without."""
+    before = _now()
+    step = plain_step("cpu")
+    for _ in range(STEPS):
+        step()
+    return {"peak": _peak() - before}
 
 
 def prediction(folder: str) -> dict[str, float]:

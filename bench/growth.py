@@ -1,4 +1,4 @@
-"""`python -m bench.growth`: how time and memory grow with cases, patch and channels; a table, and no goals.
+"""`python -m bench.growth`: how time and memory grow with cases, patch, channels and processes; a table, and no goals.
 
 Each line is measured in a process of its own. The cases are tiny, so that what grows with their number shows.
 """
@@ -18,6 +18,7 @@ CASES = (10, 100, 1000)
 SIDES = (32, 64, 96, 128)
 CHANNELS = (1, 2, 4, 6)
 TINY, BASES = (24, 28, 20), 8
+PROCESSES = (1, 2, 3)
 STEPS = 3
 
 
@@ -31,6 +32,7 @@ def main() -> None:
         ("cases", "cases", CASES),
         ("side of the patch, 2 channels", "patch", SIDES),
         ("channels, patch of 64³", "channels", CHANNELS),
+        ("processes of one thread, 6 patches of 64³", "processes", PROCESSES),
     ):
         found = [_measured(name, value) for value in values]
         table = Table(title, *found[0], box=box.MARKDOWN)
@@ -136,6 +138,27 @@ def channels(count: int) -> dict[str, float]:
     return _step(64, count)
 
 
+def processes(count: int) -> dict[str, float]:
+    """Seconds until the first step, and of a step, of a training on so many processes; MiB of the largest of them."""
+    import resource
+    from contextlib import closing
+    from dataclasses import replace
+    from itertools import islice
+
+    from bench.training import job_of
+    from mlproject.training.fit import fit
+    from mlproject.training.progress import Progress
+
+    with tempfile.TemporaryDirectory() as name:
+        job = job_of(Path(name), accelerator="cpu", devices=count, threads=1, batch_size=6, log_every=1)
+        began = time.perf_counter()
+        with closing(fit(replace(job, isolated=True))) as events:
+            steps = [time.perf_counter() for _ in islice((e for e in events if isinstance(e, Progress)), 1 + STEPS)]
+    largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    seconds = (steps[-1] - steps[0]) / STEPS
+    return {"first step after, s": steps[0] - began, "step, s": seconds, "largest process, imports too, MiB": largest}
+
+
 def _step(side: int, count: int) -> dict[str, float]:
     import torch
 
@@ -176,4 +199,10 @@ if __name__ == "__main__":
     if len(sys.argv) == 1:
         main()
     else:
-        print(json.dumps({"cases": cases, "patch": patch, "channels": channels}[sys.argv[1]](int(sys.argv[2]))))
+        print(
+            json.dumps(
+                {"cases": cases, "patch": patch, "channels": channels, "processes": processes}[sys.argv[1]](
+                    int(sys.argv[2])
+                )
+            )
+        )

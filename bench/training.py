@@ -81,13 +81,14 @@ def _rows(device: str, folder: Path) -> Iterator[Row]:
 
 def trainer_of(device: str, folder: Path, **training: object) -> Trainer:
     """A trainer on the cases, as `train` makes it."""
-    job = _job(folder, accelerator=device, threads=PROCESSES, **training)
+    job = job_of(folder, accelerator=device, threads=PROCESSES, **training)
     fabric = fabric_of(job.training)
     fabric.launch()
     return Trainer(job, fabric)
 
 
-def _job(folder: Path, **training: object) -> FitJob:
+def job_of(folder: Path, **training: object) -> FitJob:
+    """The default training on the cases."""
     return FitJob(
         training=TrainingSettings(**training),  # type: ignore[arg-type]
         network=NetworkSettings(),
@@ -106,7 +107,7 @@ def _scaling(folder: Path) -> Row:
     """Two processes with a thread each against one, on the same batches; the start is not counted."""
     paces: dict[int, list[float]] = {1: [], PROCESSES: []}
     for repeat_number, devices in product(range(STARTS), paces):
-        job = _job(
+        job = job_of(
             folder / f"{devices} processes, {repeat_number}",
             accelerator="cpu",
             devices=devices,

@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # Setting CXXFLAGS drops -O3 from pydensecrf2's build and makes its CRF 6 to 10 times slower.
 unexport CXXFLAGS CFLAGS
 
-.PHONY: help environment demo test lint bench tour paper clean
+.PHONY: help environment demo test test-all lint bench tour paper clean
 help:  ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
@@ -35,6 +35,9 @@ lint: $(VENV)/development  ## style, types, and that imports point one way
 	PYTHONPATH=src lint-imports
 
 test: $(VENV)/development  ## the whole suite, on all cores (python -m pytest FILE runs a part of it)
+	python -m pytest --numprocesses auto --maxprocesses 8 --dist loadgroup -m "not long"
+
+test-all: $(VENV)/development  ## the suite and what takes minutes: faults at random moments, load, the clock
 	python -m pytest --numprocesses auto --maxprocesses 8 --dist loadgroup
 
 # nnU-Net, beside which `bench` measures, and what its predictor imports; it sees the environment, which does not see it.

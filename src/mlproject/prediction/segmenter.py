@@ -14,6 +14,7 @@ from scipy import ndimage
 
 from mlproject import config
 from mlproject.data.case import Missing
+from mlproject.data.image_files import MAX_VOXELS
 from mlproject.data.preprocessing import PreparedCase, prepare
 from mlproject.data.preprocessing_settings import PreprocessingSettings
 from mlproject.data.volumes import Volume
@@ -175,9 +176,15 @@ class Segmenter:
             self.network, case.image, description.patch_size, description.prediction, self.device, case.brain
         )
 
-    def segment(self, volume: Volume, postprocessing: Postprocessing | None = None) -> Segmentation:
-        """Segment a volume; `postprocessing` takes the place of the model's own."""
-        case = prepare(volume, self.description.preprocessing)
+    def segment(
+        self, volume: Volume, postprocessing: Postprocessing | None = None, most_voxels: int = MAX_VOXELS
+    ) -> Segmentation:
+        """Segment a volume; `postprocessing` takes the place of the model's own.
+
+        Raises:
+            DataError: it cannot be prepared, or only on a grid of more than `most_voxels`.
+        """
+        case = prepare(volume, self.description.preprocessing, most_voxels)
         mask, probability = apply(self.probability(case), case, postprocessing or self.description.postprocessing)
         _, count = ndimage.label(mask, np.ones((3, 3, 3)))
         return Segmentation(mask, probability, float(mask.sum()) * volume.voxel_ml, int(count))

@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 MAX_VOXELS = 2**29
 """More than any MRI volume has (800 voxels a side): a damaged header, refused before allocation."""
 READ, BLOCK = 2**16, 2**20  # bytes: of a file at a time, and of what comes of it decompressed
+GZIP_MAGIC = b"\x1f\x8b"
 GZIP = 16  # tells zlib to expect a gzip header
 MOST_PARTS = 2**16
 """Gzip streams that may be joined to one file; block-wise compression (bgzip) makes one for every 64 kB."""
@@ -196,8 +197,7 @@ def decompressed(blocks: Iterable[bytes]) -> Iterator[bytes]:
         blocks: of the file, in small pieces: what is left of one is copied for every stream that ends in it.
 
     Raises:
-        DataError: it has no end, or is made of too many streams.
-        zlib.error: it is damaged.
+        DataError: it is damaged, has no end, or is made of too many streams.
     """
     stream, parts = zlib.decompressobj(zlib.MAX_WBITS | GZIP), 1
     for block in blocks:
@@ -208,7 +208,10 @@ def decompressed(blocks: Iterable[bytes]) -> Iterator[bytes]:
                 stream, parts = zlib.decompressobj(zlib.MAX_WBITS | GZIP), parts + 1
                 if parts > MOST_PARTS:
                     raise DataError(f"is made of more than {MOST_PARTS} gzip streams")
-            yield stream.decompress(block, BLOCK)
+            try:
+                yield stream.decompress(block, BLOCK)
+            except zlib.error as error:
+                raise DataError(f"cannot be read: its gzip stream is damaged ({error})") from error
             block = stream.unconsumed_tail or stream.unused_data
     if not stream.eof:
         raise DataError("is truncated: its gzip stream has no end")

@@ -16,6 +16,7 @@ HEADER_BYTES = 540
 """Of NIfTI-2, the longer one; what `read_header` wants to see of a file, or all there is."""
 VERSIONS: dict[int, Any] = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
 SINGLE, PAIR = (b"n+1", b"n+2"), (b"ni1", b"ni2")
+TEXTS = ("data_type", "db_name", "descrip", "aux_file", "intent_name")
 NUMBERS = "iuf"  # kinds of NumPy that are one real number a voxel
 
 
@@ -63,6 +64,22 @@ def read_header(first: bytes) -> NiftiHeader | None:
     shape, values = _dimensions(raw)
     _refuse_scaling(float(raw["scl_slope"]), float(raw["scl_inter"]))
     return NiftiHeader(raw, shape, values, _start(raw, pair), math.prod(shape) * values * _bytes_a_value(raw), pair)
+
+
+def without_text(file: bytes) -> bytes:
+    """An uncompressed NIfTI file without what its header says in words, and without extensions; it is as long.
+
+    Description, names and extensions may identify the patient. Raises DataError as `read_header`; another format
+    stays as it is.
+    """
+    header = read_header(file[:HEADER_BYTES])
+    if header is None or header.pair:
+        return file
+    for field in TEXTS:
+        if field in header.raw:
+            header.raw[field] = b""
+    length = header.raw.sizeof_hdr
+    return bytes(header.raw.binaryblock) + bytes(header.start - length) + file[header.start :]
 
 
 def _dimensions(raw: Any) -> tuple[tuple[int, int, int], int]:

@@ -120,7 +120,12 @@ class Segmenter:
         try:
             tree = json.loads((folder / DESCRIPTION).read_text())
             weights = torch.load(folder / WEIGHTS, map_location="cpu", weights_only=True)
-        except (OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        except pickle.UnpicklingError as error:  # whose text says how to run what is in it
+            raise ModelError(
+                f"{folder / WEIGHTS} holds more than weights, and nothing of it is run: it is damaged, or "
+                "was not written by this software"
+            ) from error
+        except (OSError, ValueError, RuntimeError, EOFError) as error:
             raise ModelError(f"{folder} holds no readable model ({DESCRIPTION} and {WEIGHTS}): {error}") from error
         description = ModelDescription.from_dict(tree)
         members = [

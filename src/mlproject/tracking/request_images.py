@@ -6,18 +6,16 @@ the readers is a plain NIfTI file whose header, size and extensions have been lo
 
 import base64
 import binascii
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
-from mlproject.data.image_files import check_size, decompressed
+from mlproject.data.image_files import GZIP_MAGIC, check_size, decompressed
 from mlproject.data.nifti_header import HEADER_BYTES, NUMBERS, NiftiHeader, read_header
 from mlproject.errors import DataError, SettingsError
 
 VARIABLE = "STROKE_LESION_MAX_"
-GZIP_MAGIC = b"\x1f\x8b"
 BLOCK = 2**16  # bytes
 EXTENSION_BYTES = 2**24
 """Between header and voxels; a DICOM header in full, as some converters keep it there, is far smaller."""
@@ -83,8 +81,6 @@ def write_image(text: Any, folder: Path, channel: str, limits: RequestLimits, wh
     blocks = _cut(content)
     try:
         _write(decompressed(blocks) if compressed else blocks, path, limits)
-    except zlib.error as error:
-        raise DataError(f"{where}: cannot be read: its gzip stream is damaged ({error})") from None
     except DataError as error:
         raise DataError(f"{where}: {error}") from None
     return path

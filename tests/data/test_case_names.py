@@ -82,7 +82,7 @@ def test_odd_names_are_found_again() -> None:
 @pytest.mark.parametrize("name", ["", ".hidden", "-x", "..", "a/../../b", "a\\b", "a\nb", "a\udcff", "ä" * 101])
 @pytest.mark.parametrize("naming", [AUTO, CaseNaming("plain")])
 def test_names_that_are_no_line_of_text_are_refused(name: str, naming: CaseNaming) -> None:
-    with pytest.raises(DataError, match="^set: a case cannot be called") as caught:
+    with pytest.raises(DataError, match=r"^set: a case cannot be called") as caught:
         called(naming, "sound", name)
     assert "\n" not in str(caught.value)
     assert not Path("set/case_names.csv").exists()

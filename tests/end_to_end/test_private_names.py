@@ -1,5 +1,6 @@
 """A hospital's own files, named after patients: no name, number or path of theirs in anything that MLflow gets."""
 
+import base64
 import gzip
 import re
 import shutil
@@ -18,6 +19,7 @@ from mlproject.data import case_names
 from mlproject.data.case import Case, DataSettings
 from mlproject.data.cases import find_cases
 from mlproject.tracking import runs
+from mlproject.tracking.model_server import _text
 from mlproject.tracking.settings import TrackingSettings
 
 MARKS = (b"Mustermann", b"Erika", b"M\xc3\xbcller", b"PAT-770", b"mustermann", b"1950-02-28")
@@ -136,10 +138,6 @@ def test_no_place_for_the_table_is_said_before_anything_is_logged(
 
 
 def test_what_is_sent_to_a_server_says_nothing_of_the_header(hospital: Path) -> None:
-    import base64
-
-    from mlproject.tracking.model_server import _text
-
     case: Case = find_cases(DataSettings(layout="table", root=str(hospital)))[0]
     file = case.images["dwi"]
     sent = nib.Nifti1Image.from_bytes(gzip.decompress(base64.b64decode(_text("dwi", file))))

@@ -119,8 +119,8 @@ class DataSettings:
             raise SettingsError(f"data.channels={list(self.channels)}: {taken[0]} is no image; leave it out")
         if odd := [channel for channel in self.channels if not is_plain(channel, LONGEST_CHANNEL)]:
             raise SettingsError(
-                f"data.channels: {odd[0]!r} cannot be the name of a column and of a file: give at most {LONGEST_CHANNEL} "
-                "characters without slashes and line breaks, and no dot or dash at the beginning"
+                f"data.channels: {odd[0]!r} cannot be the name of a column and of a file: give at most "
+                f"{LONGEST_CHANNEL} bytes without slashes and line breaks, and no dot or dash at the beginning"
             )
         if self.lesion_labels is not None and (not self.lesion_labels or min(self.lesion_labels) < 1):
             raise SettingsError(

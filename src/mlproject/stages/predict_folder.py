@@ -198,8 +198,8 @@ def _fault_of_name(name: str) -> str | None:
     if is_plain(name, LONGEST_NAME):
         return None
     return (
-        f"no file is written for a case of this name: {name!r} begins with . or -, holds a slash or a line break, is no "
-        "UTF-8 or is too long"
+        f"no file is written for a case of this name: {name!r} begins with . or -, holds a slash or a line break, is "
+        "no UTF-8 or is too long"
     )
 
 

@@ -1,4 +1,4 @@
-"""`python -m bench.serving URL dwi=FILE adc=FILE`: a served model under load: its latency, and whether all answers agree.
+"""`python -m bench.serving URL dwi=FILE adc=FILE`: a served model under load: how long it takes.
 
 URL is that of `mlflow models serve`; several clients send the same case again and again, each as soon as it has its
 answer. Prints a table, and fails where an answer differs from the first or is none.

@@ -60,7 +60,8 @@ def test_a_client_that_goes_away_harms_nobody(workplace: Workplace, server: str)
     body = body_of(workplace)
     expected = ask(server, body).content
     parts = urlsplit(server)
-    head = f"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    lines = ("POST /invocations HTTP/1.1", "Host: x", "Content-Type: application/json", f"Content-Length: {len(body)}")
+    head = "\r\n".join([*lines, "", ""])
     for sent in (0, 100, len(body) // 2, len(body) - 1, len(body)):
         for reset in (False, True):
             with socket.create_connection((parts.hostname, parts.port)) as client:

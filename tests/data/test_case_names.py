@@ -191,9 +191,9 @@ def test_without_names(tmp_path: Path) -> None:
 def test_names_change_neither_split_nor_order_nor_digest(tiny_isles: Path, tmp_path: Path) -> None:
     data = DataSettings(root=str(tiny_isles))
     table = tmp_path / "names.csv"
-    table.write_text("pseudonym,case\ncase-0009,sub-strokecase0001_ses-0001\n")
-    naming = CaseNaming("pseudonym", str(table))
     plain = open_dataset(data, PreprocessingSettings(), tmp_path / "cache")
+    table.write_text(f"pseudonym,case\ncase-0009,{next(iter(plain.cases))}\n")
+    naming = CaseNaming("pseudonym", str(table))
     hidden = open_dataset(data, PreprocessingSettings(), tmp_path / "cache", naming)
     own = {case.name: case.own_name for case in hidden.cases.values()}
     assert next(iter(hidden.cases)) == "case-0009" and set(own).isdisjoint(plain.cases)

@@ -92,9 +92,9 @@ def test_what_is_too_large_is_refused_before_it_is_held(
         with monkeypatch.context() as environment:
             environment.setenv(f"STROKE_LESION_MAX_{limit}", str(value))
             model = served()
-        return refusal(model, file)
+            environment.setattr(request_images.Path, "open", lambda *_, **__: pytest.fail("it was written"))
+            return refusal(model, file)
 
-    monkeypatch.setattr(request_images.Path, "open", lambda *_, **__: pytest.fail("it was written"))
     assert "has 5760 voxels: 5759 are the most (STROKE_LESION_MAX_VOXELS)" in message("VOXELS", 5759)
     assert "has 20 voxels along one axis: 19 are the most (STROKE_LESION_MAX_EDGE)" in message("EDGE", 19)
     assert "has 11872 bytes: 11871 are the most (STROKE_LESION_MAX_BYTES)" in message("BYTES", 11871)
@@ -115,7 +115,7 @@ def test_a_grid_that_only_resampling_would_make_large_is_refused(
     object.__setattr__(described, "preprocessing", preprocessing)
     coarse = GOOD
     for axis in range(3):
-        coarse = with_field(coarse, "srow", 50, 5 * axis)
+        coarse = with_field(with_field(coarse, "srow", 50, 5 * axis), "pixdim", 50, axis + 1)
     assert "100000 are the most" in refusal(model, coarse)
 
 

@@ -94,7 +94,7 @@ def _dimensions(raw: Any) -> tuple[tuple[int, int, int], int]:
 def _bytes_a_value(raw: Any) -> int:
     try:
         dtype = raw.get_data_dtype()
-    except HeaderDataError:
+    except (HeaderDataError, KeyError):  # nibabel looks some codes up unchecked
         dtype = None
     code, bits = int(raw["datatype"]), int(raw["bitpix"])
     if dtype is None or dtype.itemsize == 0:

@@ -1,0 +1,89 @@
+"""Folders, cases, labels and channels with names that shells, tables and pages stumble over."""
+
+import os
+import shutil
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+import pytest
+
+import trees
+from end_to_end.conftest import TINY, Workplace
+from mlproject import cli
+from mlproject.data.case import DataSettings
+from mlproject.data.cases import find_cases
+
+ODD = '- it\'s "a" $(touch x); `y` %20 #1 & <b> Mu\u0308ller 名前'
+
+
+def words(**settings: str) -> list[str]:
+    given = {**TINY, **{name.replace("__", "."): value for name, value in settings.items()}}
+    return [word for name, value in given.items() for word in (f"--{name}", value)]
+
+
+def everything(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+def test_a_pipeline_in_odd_folders(tracking: Path, tiny_isles: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, work = tracking / f"{ODD} data", tracking / f"{ODD} work"
+    shutil.copytree(tiny_isles, data)
+    before = everything(data)
+    given = words(data__layout="isles2022", data__root=str(data), work_dir=str(work), tracking__experiment=ODD,
+                  tracking__registered_model="it's a \"model\" $(x) ü")  # fmt: skip
+    assert cli.main(["main", *given]) == 0, capsys.readouterr().err
+    (found,) = mlflow.MlflowClient().search_runs(["1"], "tags.stage = 'main'")
+    assert found.data.tags["dataset"] == data.name
+    Workplace(tracking, data).do_again(found)
+    output = tracking / f"{ODD} masks"
+    scans = ["--data.root", str(data), "--output", str(output)]
+    assert cli.main(["predict", "--model", f'models:/{"it" + chr(39)}s a "model" $(x) ü/1', *scans]) == 0
+    assert len(list(output.glob("*.nii.gz"))) == 6
+    assert everything(data) == before
+    assert {path.name for path in tracking.iterdir()} <= {
+        data.name, work.name, output.name, "mlflow.db", "mlruns", "config.yaml", "split.csv",
+    }  # fmt: skip
+
+
+def test_odd_cases_and_channels(tracking: Path, tiny_isles: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = ["a b", 'it\'s "a"', "<b>&amp;|`x`", "Mu\u0308ller, 名前", "=1+1", "x" * 200]
+    rows = pd.DataFrame(
+        {"case": name, "t1 +gd (b=1000)": case.images["dwi"], "名": case.images["adc"], "label": case.label}
+        for name, case in zip(names, find_cases(DataSettings(root=str(tiny_isles))), strict=True)
+    )
+    rows.to_csv("cases.csv", index=False)
+    given = words(data__layout="table", data__root="cases.csv", work_dir="work", tracking__case_names="plain")
+    assert cli.main(["main", *given, "--data.channels", '["t1 +gd (b=1000)", "名"]']) == 0, capsys.readouterr().err
+    client = mlflow.MlflowClient()
+    (found,) = client.search_runs(["1"], "tags.stage = 'main'")
+    split = pd.read_csv(client.download_artifacts(found.info.run_id, "split.csv"))
+    assert sorted(split["case"]) == sorted(names)
+    (tested,) = client.search_runs(["1"], "tags.stage = 'evaluate'")
+    report = Path(client.download_artifacts(tested.info.run_id, "report/report.html")).read_text()
+    assert "<b>&amp;|" not in report and "<script>alert" not in report
+    assert cli.main(["predict", "--model", "models:/stroke-lesion/1", "--data.layout", "table",
+                     "--data.root", "cases.csv", "--output", "masks"]) == 0  # fmt: skip
+    assert {path.name for path in Path("masks").glob("*.nii.gz")} == {f"{name}.nii.gz" for name in names}
+
+
+@pytest.mark.parametrize("channel", ["../x", "a/b", "-rf", ".hidden", "a\nb", "x" * 100])
+def test_channels_that_cannot_be_files(
+    tracking: Path, tiny_isles: Path, channel: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = tracking / "settings.yaml"
+    settings.write_text(f"data: {{channels: [dwi, {ascii(channel).replace(chr(39), chr(34))}]}}")
+    assert cli.main(["train", "--config", str(settings), "--data.root", str(tiny_isles)]) == 2
+    assert "cannot be the name of a column and of a file" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_case_named_like_a_path_out_of_the_folder(
+    tracking: Path, tiny_isles: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trees.touch(
+        tracking / "set", *(f"{case}/{file}.nii.gz" for case in ("a", "two\nlines") for file in ("dwi", "mask"))
+    )
+    given = words(data__layout="folders", data__root="set", work_dir="work", data__channels="[dwi]")
+    assert cli.main(["train", *given]) == 2
+    assert "a case cannot be called 'two\\nlines'" in " ".join(capsys.readouterr().err.split())
+    assert os.listdir("set") and not Path("set/case_names.csv").exists()

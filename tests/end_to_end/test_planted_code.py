@@ -70,8 +70,9 @@ def test_weights_of_a_model(
     assert "holds more than weights, and nothing of it is run" in refusal(
         ["evaluate", "--model", str(model), *data], capsys
     )
-    with LocalModel(model) as running, pytest.raises(ModelError, match="holds more than weights"):
-        running.start()
+    if kind == "torch file":
+        with LocalModel(model) as running, pytest.raises(ModelError, match="holds more than weights"):
+            running.start()
     assert not Path(planted.canary).exists()
 
 

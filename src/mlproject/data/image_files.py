@@ -107,14 +107,9 @@ def read_image_volumes(path: Path, components: Sequence[int | None]) -> list[Ima
             f"cannot be read: truncated, damaged or no image? ({type(error).__name__}: {reason})"
         ) from error
     affine = np.asarray(image.affine, dtype=np.float64)
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-        raise DataError(f"its affine is not invertible, so its voxels have no place in space: {affine.tolist()}")
-    sides = spacing_of(affine)
-    if not all(SIDE_MM[0] <= side <= SIDE_MM[1] for side in sides):
-        raise DataError(
-            f"its voxels measure {' x '.join(f'{side:g}' for side in sides)} mm, and {SIDE_MM[0]:g} to {SIDE_MM[1]:g} "
-            "is possible: is its header damaged, or its unit not mm?"
-        )
+    for opinion in (affine, nifti_affine):
+        if opinion is not None:
+            _refuse_affine(opinion)
     with np.errstate(over="ignore"):  # what exceeds float32 becomes infinite, and is refused as such
         volumes = [ImageFile(np.ascontiguousarray(values, dtype=np.float32), affine) for values in voxels]
     for volume in volumes:
@@ -161,11 +156,21 @@ def _check_nifti(path: Path, components: Sequence[int | None]) -> Affine | None:
     stored = _gzip_size(data_file) if data_file.suffix == ".gz" else data_file.stat().st_size
     if stored < needed:
         raise DataError(f"is truncated: {stored} of {needed} bytes are there")
-    if not np.isfinite(image.affine).all():
-        raise DataError(f"its affine is not finite: {image.affine.tolist()}")
     if voxels.dtype.kind == "f":
         _refuse_non_finite(voxels.get_unscaled())
     return np.asarray(image.affine, dtype=np.float64)
+
+
+def _refuse_affine(affine: Affine) -> None:
+    """Refuse an affine that gives voxels no place, or no possible size."""
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+        raise DataError(f"its affine is not invertible, so its voxels have no place in space: {affine.tolist()}")
+    sides = spacing_of(affine)
+    if not all(SIDE_MM[0] <= side <= SIDE_MM[1] for side in sides):
+        raise DataError(
+            f"its voxels measure {' x '.join(f'{side:g}' for side in sides)} mm, and {SIDE_MM[0]:g} to {SIDE_MM[1]:g} "
+            "is possible: is its header damaged, or its unit not mm?"
+        )
 
 
 def _warn_of_ambiguous_place(path: Path, image: ImageFile, nifti_affine: Affine) -> None:

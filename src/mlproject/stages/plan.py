@@ -48,6 +48,7 @@ def show_evaluation(given: EvaluateSettings, settings: EvaluateSettings) -> None
             "against": exactly(settings.compare, given.compare),
             "data": f"{settings.data.root} ({settings.data.layout})",
             "cases": "those that the model has not seen" if settings.cases == "unseen" else "all",
+            "called": names_in_words(settings),
             "device": device_of("evaluate", settings),
             "work_dir": str(settings.work_path),
             "tracking": f"{public_uri()}, experiment {settings.tracking.experiment}",

@@ -35,7 +35,7 @@ from mlproject.errors import UserError
 from mlproject.prediction.postprocessing import Postprocessing
 from mlproject.prediction.segmenter import Segmenter
 from mlproject.tracking.request_images import RequestLimits, write_image
-from mlproject.tracking.scoring_server import refuse_what_cannot_be_read
+from mlproject.tracking.scoring_server import be_strict
 
 BUNDLE = "model"
 DEVICE_VARIABLE = "STROKE_LESION_DEVICE"
@@ -93,7 +93,7 @@ class StrokeLesionModel(PythonModel):
         self.segmenter = Segmenter.load(folder, os.environ.get(DEVICE_VARIABLE))
         self.version, self.model_id = version_of(folder.parents[1]), id_of(folder.parents[1])
         self.limits = RequestLimits.of(os.environ)
-        refuse_what_cannot_be_read()
+        be_strict()
         self.one_at_a_time = threading.Lock()  # MLflow answers requests in threads; memory shall stay bounded
 
     def predict(

@@ -52,11 +52,11 @@ def read_header(first: bytes) -> NiftiHeader | None:
     Raises:
         DataError: what it claims cannot be: dimensions, data type, scaling, or where the voxels are.
     """
-    sizes = {int.from_bytes(first[:4], "little"), int.from_bytes(first[:4], "big")}
-    length = next((size for size in VERSIONS if size in sizes), 0)
+    orders = {int.from_bytes(first[:4], "little"): "<", int.from_bytes(first[:4], "big"): ">"}
+    length = next((size for size in VERSIONS if size in orders), 0)
     if not length or len(first) < length:
         return None
-    raw = VERSIONS[length](first[:length], check=False)
+    raw = VERSIONS[length](first[:length], orders[length], check=False)
     magic = bytes(raw["magic"].item())[:3]
     if magic not in (*SINGLE, *PAIR):
         return None

@@ -49,7 +49,7 @@ NONSENSE: dict[str, tuple[bytes, str]] = {
     "another data type": (with_field(GOOD, "datatype", 2), "uint8 has 8 bits, not 16"),
     "complex": (with_field(with_field(GOOD, "datatype", 32), "bitpix", 64), "give one real number a voxel"),
     "voxels beyond the end": (with_field(GOOD, "vox_offset", 1e6), "is truncated"),
-    "voxels in the header": (with_field(GOOD, "vox_offset", 100), "begin at byte 100, not at 352 or later"),
+    "voxels in the header": (with_field(GOOD, "vox_offset", 100), "begin at byte 100, and 352 is the first possible"),
     "voxels nowhere": (with_field(GOOD, "vox_offset", NAN), "begin at byte nan"),
     "voxels far away": (with_field(GOOD, "vox_offset", 3e8), "bytes of extensions are the most"),
     "no scaling": (with_field(GOOD, "scl_slope", NAN), "scl_slope nan"),

@@ -113,7 +113,7 @@ def _scaling(folder: Path) -> Row:
             devices=devices,
             threads=1,
             batch_size=2 * PROCESSES,
-            log_every=4,
+            log_every=2,
         )
         with closing(fit(replace(job, isolated=True))) as events:
             told = islice((event.patches_per_second for event in events if isinstance(event, Progress)), 1 + POINTS)

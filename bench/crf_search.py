@@ -20,7 +20,7 @@ from mlproject.tuning.crf_finalists import native_dice_grid
 from mlproject.tuning.crf_search import CrfSearchSettings, SearchResult, tune
 from mlproject.tuning.crf_space import THRESHOLDS, WEIGHTS
 
-PROPOSALS = 3
+PROPOSALS = 2
 ITERATIONS = 8
 PLAIN_ITERATIONS = (2, 7)  # of the plain loop: the mean of 1, 2 ... 8
 EVERY = 7  # of the plain loop's settings is timed on the whole grid; odd, so that both iteration counts are

@@ -28,7 +28,7 @@ from mlproject.prediction.sliding_window import predict_probability
 
 PATCH = (64, 64, 64)
 NUMBERS = (1, 4, 8)
-REPEATS = 3
+REPEATS = 2
 
 Predict = Callable[[PreparedCase], NDArray[np.float32]]
 

@@ -49,7 +49,7 @@ $(VENV)/bench: bench/requirements.txt $(VENV)/environment
 	rm -rf $@
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --target $@ -r $<
 
-bench: $(VENV)/bench  ## speed beside its peers: a table, and bench.json; about 12 minutes on 2 cores
+bench: $(VENV)/bench  ## speed beside its peers: a table, and bench.json; about 15 minutes on 2 cores
 	PYTHONPATH=src python -m bench.run
 
 tour: $(VENV)/environment  ## the pictures of docs/tour.md, made anew; needs Chromium; about 8 minutes on 2 cores

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import mlflow
 import nibabel as nib
+import optuna
 import pandas as pd
 import pytest
 
@@ -21,6 +22,7 @@ from mlproject.data.cases import find_cases
 from mlproject.tracking import runs
 from mlproject.tracking.model_server import _text
 from mlproject.tracking.settings import TrackingSettings
+from mlproject.tuning.study_attempt import Attempt, Failed
 
 MARKS = (b"Mustermann", b"Erika", b"M\xc3\xbcller", b"PAT-770", b"mustermann", b"1950-02-28")
 
@@ -117,6 +119,19 @@ def test_the_failure_of_a_run_names_nobody(hospital: Path, tracking: Path, monke
         assert mark not in Path("mlflow.db").read_bytes()
     failures = [found.data.tags["failure"] for found in mlflow.MlflowClient().search_runs(["1"])]
     assert all(re.fullmatch(r"<a file of (case-\d+)>: no. Case \1 of patient <the patient of \1>", f) for f in failures)
+
+
+def test_the_failure_of_a_trial_names_nobody(hospital: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(case_names, "_hidden", {})
+    data = DataSettings(layout="table", root=str(hospital))
+    case = TrackingSettings().case_naming.apply(find_cases(data), data)[0]
+
+    def objective(_: optuna.Trial) -> float:
+        raise OSError(f"{case.label}: no")
+
+    study = optuna.create_study()
+    study.optimize(Attempt(objective, lambda _: None), n_trials=1, catch=(Failed,))
+    assert study.trials[0].user_attrs["failure"] == f"OSError: <a file of {case.name}>: no"
 
 
 def test_plain_names_where_they_are_asked_for(hospital: Path, tracking: Path) -> None:

@@ -38,7 +38,7 @@ class Program:
             self._begins = output.tell()
             self._process = subprocess.Popen(
                 [*_ends_with_us(stop_by), *command],
-                cwd=log.parent,
+                cwd="/",  # a folder that every user may be in
                 env={**os.environ, **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=output,

@@ -20,7 +20,7 @@ def start(
     rclone: Path, folder: Path, port: int, key: str, secret: str, log: Path, options: Sequence[str] = ()
 ) -> Program:
     """Serve the buckets in `folder` on 127.0.0.1; returns at once."""
-    command = [rclone, "serve", "s3", "--addr", f"127.0.0.1:{port}", *options, folder]
+    command: list[str | Path] = [rclone, "serve", "s3", "--addr", f"127.0.0.1:{port}", *options, folder]
     # In the environment: every user of the machine sees a command's words.
     environment = {"RCLONE_AUTH_KEY": f'"{key},{secret}"', "RCLONE_CONFIG": "/dev/null"}
     return Program("rclone", command, log, environment, signal.SIGTERM)

@@ -11,6 +11,7 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
+from lab_server import secret_files
 from lab_server.program import Program, ServerError
 
 ADMIN, OWNER = "postgres", "mlflow"
@@ -52,7 +53,7 @@ class Cluster:
             **(settings or {}),
         }
         options = [word for name, value in given.items() for word in ("-c", f"{name}={value}")]
-        command = [*self._as_user, self._programs / "postgres", "-D", self.data, *options]
+        command: list[str | Path] = [*self._as_user, self._programs / "postgres", "-D", self.data, *options]
         return Program("PostgreSQL", command, log, {}, signal.SIGINT)  # SIGTERM would wait for all clients
 
     def answers(self) -> bool:
@@ -83,15 +84,17 @@ class Cluster:
 
     def _initialise(self, folder: Path) -> None:
         """Make the cluster beside its place, so that one that is not whole is never taken for one."""
-        unfinished = folder / "unfinished"
+        unfinished, password = folder / "unfinished", folder / "password"
         shutil.rmtree(unfinished, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
+        secret_files.write(password, self._password)
         if self._as_user:
-            user = _system_user()
-            os.chown(folder, user.pw_uid, user.pw_gid)
-        command = [*self._as_user, self._programs / "initdb", "-D", unfinished, "-U", ADMIN, "--pwfile=/dev/stdin",
-                   "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C.UTF-8"]  # fmt: skip
-        done = subprocess.run(command, input=self._password, capture_output=True, text=True, cwd=folder, check=False)
+            for path in (folder, password):
+                shutil.chown(path, *_system_user())
+        options = ["-U", ADMIN, f"--pwfile={password}", "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C.UTF-8"]
+        command: list[str | Path] = [*self._as_user, self._programs / "initdb", "-D", unfinished, *options]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)
+        password.unlink()
         if done.returncode:
             reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
             raise ServerError(f"initdb cannot make a PostgreSQL cluster in {folder}: {reason}")
@@ -102,17 +105,20 @@ def _as_another_user(folder: Path) -> list[str]:
     """The words that run a program as an ordinary user where this one is root, whom PostgreSQL refuses."""
     if os.geteuid() != 0:
         return []
-    user = _system_user()
-    switch = ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
+    user, group = _system_user()
+    switch = ["setpriv", f"--reuid={user}", f"--regid={group}", "--clear-groups"]
     folder.mkdir(parents=True, exist_ok=True)
     if subprocess.run([*switch, "test", "-x", folder], check=False).returncode:
         raise ServerError(
-            f"PostgreSQL does not run as root, and the user {user.pw_name} cannot enter {folder}: give a folder that "
-            "others may enter, as SERVER_FOLDER=/var/lib/stroke-lesion, or run `make server` as an ordinary user"
+            f"PostgreSQL does not run as root, and the user {pwd.getpwuid(user).pw_name} cannot enter {folder}: give a "
+            "folder that others may enter, as SERVER_FOLDER=/var/lib/stroke-lesion, or run `make server` as an "
+            "ordinary user"
         )
     return switch
 
 
-def _system_user() -> pwd.struct_passwd:
+def _system_user() -> tuple[int, int]:
+    """User and group of Debian's postgres, else of nobody."""
     names = {entry.pw_name for entry in pwd.getpwall()}
-    return pwd.getpwnam("postgres" if "postgres" in names else "nobody")
+    user = pwd.getpwnam("postgres" if "postgres" in names else "nobody")
+    return user.pw_uid, user.pw_gid

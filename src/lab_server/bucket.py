@@ -23,7 +23,7 @@ def start(
     command: list[str | Path] = [rclone, "serve", "s3", "--addr", f"127.0.0.1:{port}", *options, folder]
     # In the environment: every user of the machine sees a command's words.
     environment = {"RCLONE_AUTH_KEY": f'"{key},{secret}"', "RCLONE_CONFIG": "/dev/null"}
-    return Program("rclone", command, log, environment, signal.SIGTERM)
+    return Program("rclone", command, log, signal.SIGTERM, environment=environment)
 
 
 def environment(address: str, key: str, secret: str) -> dict[str, str]:

@@ -53,8 +53,9 @@ class Cluster:
             **(settings or {}),
         }
         options = [word for name, value in given.items() for word in ("-c", f"{name}={value}")]
-        command: list[str | Path] = [*self._as_user, self._programs / "postgres", "-D", self.data, *options]
-        return Program("PostgreSQL", command, log, {}, signal.SIGINT)  # SIGTERM would wait for all clients
+        command = [self._programs / "postgres", "-D", self.data, *options]
+        # SIGTERM would wait for all clients to go.
+        return Program("PostgreSQL", command, log, signal.SIGINT, as_user=self._as_user)
 
     def answers(self) -> bool:
         """Whether it takes connections."""

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -30,16 +31,19 @@ class Program:
         name: str,
         command: Sequence[str | Path],
         log: Path,
-        environment: Mapping[str, str],
         stop_by: signal.Signals,
+        *,
+        environment: Mapping[str, str] | None = None,
+        as_user: Sequence[str] = (),
     ) -> None:
+        """Start it. `as_user`: words before the command that make it another user's."""
         self.name, self.log, self._stop_by = name, log, stop_by
         with log.open("ab") as output:
             self._begins = output.tell()
             self._process = subprocess.Popen(
-                [*_ends_with_us(stop_by), *command],
+                [*as_user, *_ends_with_us(stop_by), *command],
                 cwd="/",  # a folder that every user may be in
-                env={**os.environ, **environment},
+                env={**os.environ, **(environment or {})},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -51,11 +55,11 @@ class Program:
 
     def __exit__(self, *_: object) -> None:
         self._process.send_signal(self._stop_by)
-        try:
+        with suppress(subprocess.TimeoutExpired):
             self._process.wait(SECONDS_TO_STOP)
-        except subprocess.TimeoutExpired:
+        with suppress(ProcessLookupError):  # nothing is left of it
             os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
+        self._process.wait()
 
     def wait_until(self, answers: Callable[[], bool]) -> None:
         """Return once it answers. Raises ServerError where it dies, or is silent for SECONDS_TO_START."""

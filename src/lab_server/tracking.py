@@ -48,7 +48,7 @@ def start(settings: Settings, secrets: Path, bucket: Mapping[str, str], log: Pat
         "MLFLOW_FLASK_SERVER_SECRET_KEY": secret_files.secret(secrets, "session_key"),
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # jobs of language models: three more processes
     }
-    return Program("the MLflow server", command, log, environment, signal.SIGTERM)
+    return Program("the MLflow server", command, log, signal.SIGTERM, environment=environment)
 
 
 def answers(settings: Settings) -> bool:

@@ -60,7 +60,7 @@ def _refusal(error: MlflowException) -> str:
         )
     if "failed with error code 403" in text:
         return f"the tracking server {server} does not let this user see its experiments: ask its administrator"
-    if "failed with error code" in text or "not in a valid JSON format" in text:
+    if "failed with error code 4" in text or "not in a valid JSON format" in text:
         return f"{server} does not answer as an MLflow server does: see MLFLOW_TRACKING_URI"
     return f"the tracking server {server} refuses: {_first_line(error)}"
 
@@ -126,5 +126,5 @@ def _try_database(uri: str) -> None:
 
 
 def public_uri() -> str:
-    """The tracking server's address, without a user and password that may stand in it."""
+    """The tracking server's address, without a password that may stand in it."""
     return credentials.without(mlflow.get_tracking_uri())

@@ -4,7 +4,6 @@ import sys
 from pathlib import Path
 
 import mlflow
-
 import pytest
 
 from mlproject.tracking import source as module

@@ -83,7 +83,7 @@ def test_the_environments_secrets_are_taken_out(variable: str, monkeypatch: pyte
 
 def test_log_lines_and_headers_are_without(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging(debug=True)
-    logging.getLogger("urllib3").debug("send: b'GET /x HTTP/1.1\\r\\nAuthorization: Basic TUFSSzpNQVJL\\r\\n'")
+    logging.getLogger("urllib3").info("send: b'GET /x HTTP/1.1\\r\\nAuthorization: Basic TUFSSzpNQVJL\\r\\n'")
     logging.getLogger("mlproject.x").warning("%s", "https://me:MARK@host/x")
     printed = capsys.readouterr().err
     assert "urllib3" in printed and "TUFSSzpNQVJL" not in printed and "MARK" not in printed

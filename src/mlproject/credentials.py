@@ -25,7 +25,7 @@ SHORTEST = 8
 _HTTP_USER = re.compile(r"\b(https?|git|ftp)://[^\s/?#'\"]*@", re.IGNORECASE)
 # A port is no password, and our own examples have PASSWORD there.
 _URL_PASSWORD = re.compile(
-    r"\b([a-z][a-z0-9+.-]*://[^\s/?#@:'\"]*):(?!PASSWORD@)(?!\d+(?:[/?#]|$))[^\s@'\"]*@", re.IGNORECASE
+    r"\b([a-z][a-z0-9+.-]*://[^\s/?#@:'\"]*):(?!PASSWORD@)(?!\d+(?:[/?#]|$))[^\s@'\"]*(?:@[^\s@'\"/]*)*@", re.IGNORECASE
 )
 _QUERY = re.compile(
     r"\b(x-amz-(?:signature|credential|security-token)|signature|sig|(?:access_|auth_|private_)?token|password|passwd"

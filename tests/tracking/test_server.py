@@ -108,9 +108,10 @@ def test_every_stage_says_so_first(
         "search": ["--config", "conf/search.yaml"],
     }
     monkeypatch.setenv("MLFLOW_TRACKING_URI", lab.address.replace("//", "//me:MARK%20of%20mine@"))
-    folder = {} if stage == "predict" else {"--work_dir": str(tmp_path / "work")}
-    words = [word for pair in folder.items() for word in pair]
-    code = cli.main([stage, *own.get(stage, []), *words])
+    folder = [] if stage == "predict" else ["--work_dir", str(tmp_path / "work")]
+    if stage == "clean":
+        (tmp_path / "work" / "runs" / ("0" * 32)).mkdir(parents=True)
+    code = cli.main([stage, *own.get(stage, []), *folder])
     printed = capsys.readouterr()
     assert "MARK" not in printed.out + printed.err
     if stage == "clean":  # which shows what is there, and removes nothing

@@ -20,6 +20,8 @@ default_permission = READ
 database_uri = {database}
 admin_username = {admin}
 authorization_function = mlflow.server.auth:authenticate_request_basic_auth
+# Seconds that a password which was right counts as right: checking it takes much longer than most requests do.
+auth_cache_ttl_seconds = 60
 """
 
 

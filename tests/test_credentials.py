@@ -81,6 +81,12 @@ def test_the_environments_secrets_are_taken_out(variable: str, monkeypatch: pyte
     assert credentials.without("stroke") == "stroke"
 
 
+def test_the_last_line_is_without(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["https://me:MARK@host/x", "--debug"]) == 2
+    printed = capsys.readouterr().err
+    assert "no stage is called 'https://host/x'" in printed and "Traceback" in printed and "MARK" not in printed
+
+
 def test_log_lines_and_headers_are_without(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging(debug=True)
     logging.getLogger("urllib3").info("send: b'GET /x HTTP/1.1\\r\\nAuthorization: Basic TUFSSzpNQVJL\\r\\n'")

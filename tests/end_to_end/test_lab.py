@@ -145,11 +145,10 @@ def dump(lab: Lab, database: str) -> str:
     """Every table as text."""
     programs = postgres.binaries()
     assert programs is not None
-    password = (lab.folder / "secrets" / "postgres").read_text()
-    address = ["-h", "127.0.0.1", "-p", lab.given["SERVER_DATABASE_PORT"], "-U", "postgres"]
+    address = ["-h", "127.0.0.1", "-p", lab.given["SERVER_DATABASE_PORT"], "-U", "mlflow"]
     done = subprocess.run(
         [programs / "pg_dump", *address, database],
-        env={**os.environ, "PGPASSWORD": password},
+        env={**os.environ, "PGPASSWORD": "", "PGPASSFILE": str(lab.folder / "secrets" / "pgpass")},
         capture_output=True,
         text=True,
         check=True,

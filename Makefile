@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # Setting CXXFLAGS drops -O3 from pydensecrf2's build and makes its CRF 6 to 10 times slower.
 unexport CXXFLAGS CFLAGS
 
-.PHONY: help environment demo server test test-all lint bench tour paper clean
+.PHONY: help environment demo server test test-all fuzz lint bench tour paper clean
 help:  ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
@@ -48,6 +48,10 @@ test: $(VENV)/development  ## the whole suite, on all cores (python -m pytest FI
 
 test-all: $(VENV)/development  ## the suite and what takes minutes: faults at random moments, load, the clock
 	python -m pytest --numprocesses auto --maxprocesses 8 --dist loadgroup
+
+fuzz: $(VENV)/development  ## thousands of damaged scans and requests, sent to a served model; FUZZ_INPUTS=5000 of each kind
+	FUZZ_INPUTS=$(or $(FUZZ_INPUTS),5000) python -m pytest --numprocesses auto --maxprocesses 8 --dist loadgroup \
+		tests/tracking/test_served_fuzz.py tests/end_to_end/test_serving_faults.py
 
 # nnU-Net, beside which `bench` measures, and what its predictor imports; it sees the environment, which does not see it.
 $(VENV)/bench: bench/requirements.txt $(VENV)/environment

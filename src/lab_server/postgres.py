@@ -53,7 +53,7 @@ class Cluster:
             **(settings or {}),
         }
         options = [word for name, value in given.items() for word in ("-c", f"{name}={value}")]
-        command = [self._programs / "postgres", "-D", self.data, *options]
+        command: list[str | Path] = [self._programs / "postgres", "-D", self.data, *options]
         # SIGTERM would wait for all clients to go.
         return Program("PostgreSQL", command, log, signal.SIGINT, as_user=self._as_user)
 

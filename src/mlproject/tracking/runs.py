@@ -24,7 +24,8 @@ from mlflow.tracking.context.registry import resolve_tags
 from mlflow.utils.name_utils import _GENERATOR_NOUNS, _GENERATOR_PREDICATES
 from numpy.typing import NDArray
 
-from mlproject import config, credentials, interrupts
+from mlproject import config, interrupts
+from mlproject.data.case_names import for_others
 from mlproject.data.splits import Split
 from mlproject.errors import SettingsError, TrackingError
 from mlproject.tracking import experiment_page, keep_killed
@@ -236,7 +237,7 @@ def open_run(
     except BaseException as error:
         if not interrupts.is_stop(error):
             try:
-                run.tag(failure=credentials.without(str(error))[:5000] or type(error).__name__)
+                run.tag(failure=for_others(str(error))[:5000] or type(error).__name__)
             finally:
                 mlflow.end_run("FAILED")
             raise
@@ -272,7 +273,7 @@ def close(run_id: str, status: str, failure: str = "") -> None:
     run = client.get_run(run_id)
     if run.info.status == "RUNNING" and run.info.lifecycle_stage == "active":
         if failure:
-            client.set_tag(run_id, "failure", credentials.without(failure))
+            client.set_tag(run_id, "failure", for_others(failure))
         client.set_terminated(run_id, status)
 
 

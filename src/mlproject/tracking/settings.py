@@ -1,5 +1,6 @@
 """Names on the MLflow server. Imports nothing heavy, so that --help is quick."""
 
+import math
 from dataclasses import dataclass
 
 from mlproject.errors import SettingsError
@@ -13,13 +14,18 @@ class TrackingSettings:
         experiment: MLflow experiment; under `mlflow run` its --experiment-name decides instead.
         registered_model: name in the model registry.
         system_metrics: log CPU, memory, disk and GPU use with each run.
+        wait_s: seconds for which the end of a run waits for a server that takes nothing; what is left stays in
+            work_dir, and `sync` delivers it.
     """
 
     experiment: str = "stroke-lesion"
     registered_model: str = "stroke-lesion"
     system_metrics: bool = True
+    wait_s: float = 120.0
 
     def __post_init__(self) -> None:
+        if not 0 <= self.wait_s < math.inf:
+            raise SettingsError(f"tracking.wait_s={self.wait_s}: give a number of seconds, 0 or more")
         if not self.experiment.strip():
             raise SettingsError("tracking.experiment is empty: give the MLflow experiment a name")
         name = self.registered_model

@@ -20,13 +20,14 @@ def program() -> Path | None:
 
 
 @contextmanager
-def server(rclone: Path, folder: Path) -> Iterator[str]:
-    """Within, a server answers; gives its URL."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+def server(rclone: Path, folder: Path, port: int = 0, *options: str) -> Iterator[str]:
+    """Within, a server answers, on a free port or the one given; gives its URL. `options`: more of rclone's."""
+    if not port:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
     command = [rclone, "serve", "s3", "--addr", f"127.0.0.1:{port}", "--auth-key", f"{KEY},{SECRET}"]
-    command += ["--dir-cache-time", "1ms", folder]  # tests make buckets behind its back; 0s keeps a core busy
+    command += [*options, "--dir-cache-time", "1ms", folder]  # tests make buckets behind its back; 0s keeps a core busy
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         for _ in range(100):

@@ -30,6 +30,7 @@ from mlproject.tracking.run import Run
 from mlproject.tracking.run_on_server import UPLOADED_TAG
 from mlproject.tracking.server import connect
 from mlproject.training import checkpoint
+from mlproject.training.batches import worker_errors
 from mlproject.training.fit import check_devices, fit
 from mlproject.training.job import BEST, LAST, FitJob
 from mlproject.training.progress import Epoch
@@ -126,7 +127,8 @@ def saying_how_to_resume(stage: str, mlflow_run: Run, settings: Experiment) -> I
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(config.dump(settings))
     try:
-        yield
+        with worker_errors():
+            yield
     except (Interrupted, TrainingError, UndeliveredError) as error:
         words = [sys.executable, sys.argv[0], stage, "--config", str(file), "--training.resume", mlflow_run.id]
         how = f"{shlex.join(words)} (or with the same `mlflow run` command and --run-id {mlflow_run.id})"

@@ -15,6 +15,7 @@ from typing import IO, Any
 from uuid import uuid4
 
 from mlproject.errors import TrackingError
+from mlproject.training.checkpoint import to_disk
 
 NUMBER = re.compile(r"\d{8}")
 ASIDE = "refused"
@@ -107,11 +108,11 @@ class Spool:
             draft.mkdir()
             written = write_entry(draft, kind, values, fill)
             for path in written.folder.rglob("*"):
-                _to_disk(path)
+                to_disk(path)
             with self._changed:
                 name = f"{self._next:08d}"
                 draft.rename(self.folder / name)
-                _to_disk(self.folder)
+                to_disk(self.folder)
                 self._next += 1
                 superseded = self._waiting_of(kind) if only_last else []
                 self._names = deque(other for other in self._names if other not in superseded)
@@ -255,15 +256,6 @@ def _write_whole(path: Path, text: str) -> None:
     draft = path.with_name(f".{uuid4().hex}")
     draft.write_text(text)
     draft.replace(path)
-
-
-def _to_disk(path: Path) -> None:
-    """Have the system write a file, or a folder's list of names, to the disk now."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _cannot_keep(folder: Path, error: OSError) -> TrackingError:

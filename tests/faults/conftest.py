@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 import time
@@ -166,9 +167,10 @@ def _prepared() -> None:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(tmp_path_factory: pytest.TempPathFactory, _empty_database: Path) -> Iterator[Server]:
     """An MLflow server with a database and a folder; every test leaves it running."""
-    started = Server(tmp_path_factory.mktemp("server"))
+    folder = tmp_path_factory.mktemp("server")
+    started = Server(folder, f"sqlite:///{shutil.copy(_empty_database, folder / 'server.db')}")
     started.start()
     yield started
     started.stop()
@@ -177,7 +179,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture
 def place(server: Server, tmp_path: Path, tiny_isles: Path) -> Iterator[Place]:
     yield Place(tmp_path, tiny_isles, server.url)
-    server.stop()
     server.start()
 
 

@@ -16,7 +16,7 @@ from mlproject.tracking.spool import Entry, Spool
 logger = logging.getLogger(__name__)
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 10.0  # seconds between two attempts
-SECONDS_TO_END = 2.0
+SECONDS_TO_END, SECONDS_UNTOLD = 2.0, 3.0
 RETRIES_VARIABLE, TIMEOUT_VARIABLE = "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"
 RETRIES, TIMEOUT, LONGEST_TIMEOUT = 2, 120, 3600
 """MLflow's own attempts end after 6 seconds, not after 4 minutes. Its timeout (seconds) is doubled for an upload that
@@ -86,8 +86,12 @@ class Delivery:
             seconds: to wait while not a single entry is delivered.
             in_all: to wait altogether.
         """
-        left, until = len(self.spool), time.monotonic() + seconds
+        left, began = len(self.spool), time.monotonic()
+        until, told = began + seconds, False
         while left and time.monotonic() < until:
+            if not told and time.monotonic() > began + SECONDS_UNTOLD:
+                told = True
+                logger.info("run %s: %d entries are on their way to the server", self.spool.folder.name, left)
             self.spool.wait(min(1.0, max(0.0, until - time.monotonic())))
             if len(self.spool) < left and not in_all:
                 until = time.monotonic() + seconds
@@ -152,6 +156,8 @@ def _may_pass(error: Exception) -> bool:
 def fail_soon() -> None:
     """Have MLflow say soon that a server is gone; a user may have asked for sooner."""
     given = os.environ.get(RETRIES_VARIABLE, "")
+    if not logger.isEnabledFor(logging.DEBUG):  # a line for each attempt
+        logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     os.environ[RETRIES_VARIABLE] = str(min(RETRIES, int(given) if given.isdigit() else RETRIES))
 
 

@@ -47,7 +47,7 @@ class Run:
         self.ends_as = "FINISHED"
         self._measured: dict[str, str] = {}
         self._on_server = RunOnServer(self.id)
-        self._delivery = Delivery(spool, self._on_server.take) if spool else None
+        self._delivery = Delivery(spool, self._on_server.take) if spool is not None else None
 
     def _log(
         self, kind: str, values: dict[str, Any], fill: Callable[[Path], object] | None = None, only_last: bool = False

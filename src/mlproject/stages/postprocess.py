@@ -197,7 +197,9 @@ def _write(probability: NDArray[np.float32], path: Path) -> None:
             np.save(Path(folder) / path.name, probability)
             (Path(folder) / path.name).replace(path)
     except OSError as error:
-        raise DataError(f"{path} cannot be written ({error.strerror or error}): free some space, or set work_dir") from error
+        raise DataError(
+            f"{path} cannot be written ({error.strerror or error}): free some space, or set work_dir"
+        ) from error
 
 
 def _log(result: SearchResult, mlflow_run: Run) -> None:

@@ -3,6 +3,7 @@
 import math
 import shutil
 import tempfile
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -31,6 +32,8 @@ from mlproject.tracking.run_on_server import CHECKPOINTS, IMAGES, RunOnServer
 from mlproject.tracking.spool import Spool, write_entry
 from mlproject.tracking.waiting import not_delivered
 from mlproject.training.progress import Point
+
+SECONDS_FOR_STATUS = 3.0
 
 
 class Run:
@@ -207,9 +210,14 @@ class Run:
             return ""
         left = self._delivery.finish(seconds, in_all)
         if left and not OUTAGE.reason:  # a large file is on its way: the status need not wait for it
-            with suppress(Exception):
-                self._on_server.close(status, now)
+            ahead = threading.Thread(target=self._close_ahead, args=(status, now), daemon=True)
+            ahead.start()
+            ahead.join(SECONDS_FOR_STATUS)
         return not_delivered(self._delivery.spool.folder, OUTAGE.reason)
+
+    def _close_ahead(self, status: str, end_time_ms: int) -> None:
+        with suppress(Exception):  # the spool has it, too
+            self._on_server.close(status, end_time_ms)
 
 
 def as_parameters(settings: Any) -> dict[str, str]:

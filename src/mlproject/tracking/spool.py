@@ -7,7 +7,7 @@ import re
 import shutil
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from uuid import uuid4
 from mlproject.errors import TrackingError
 from mlproject.training.checkpoint import to_disk
 
-NUMBER = re.compile(r"\d{8}")
+NAME = re.compile(r"(\d{8})-(\w+)")
 ASIDE = "refused"
 """Folder, in a spool, of the entries that the server did not take; `sync` tries them once more."""
 _open_here: set[Path] = set()
@@ -77,11 +77,11 @@ class Spool:
                 f"run {folder.name} is at work in another process on this work_dir: wait for its end, or stop it"
             ) from error
         except OSError as error:
+            _open_here.discard(folder)
             raise _cannot_keep(folder, error) from error
-        names = [path.name for path in folder.iterdir()]
-        self._names = deque(sorted(name for name in names if NUMBER.fullmatch(name)))
-        aside = [path.name for path in (folder / ASIDE).glob("*")]
-        self._next = max(map(int, [*self._names, *aside]), default=0) + 1
+        self._names = deque(_names_in(folder))
+        known = [*self._names, *_names_in(folder / ASIDE)]
+        self._next = max((int(name[:8]) for name in known), default=0) + 1
         self._changed = threading.Condition()
 
     @property
@@ -106,17 +106,17 @@ class Spool:
         draft = self.folder / f".{uuid4().hex}"
         try:
             draft.mkdir()
-            written = write_entry(draft, kind, values, fill)
-            for path in written.folder.rglob("*"):
+            write_entry(draft, kind, values, fill)
+            for path in (*draft.rglob("*"), draft):
                 to_disk(path)
             with self._changed:
-                name = f"{self._next:08d}"
+                name = f"{self._next:08d}-{kind}"
                 draft.rename(self.folder / name)
                 to_disk(self.folder)
                 self._next += 1
-                superseded = self._waiting_of(kind) if only_last else []
-                self._names = deque(other for other in self._names if other not in superseded)
-                self._names.append(name)
+                # Not the first one, which may be on its way.
+                superseded = [other for other in list(self._names)[1:] if only_last and other.endswith(f"-{kind}")]
+                self._names = deque([*(other for other in self._names if other not in superseded), name])
                 self._changed.notify_all()
         except OSError as error:
             raise _cannot_keep(self.folder, error) from error
@@ -124,11 +124,6 @@ class Spool:
             shutil.rmtree(draft, ignore_errors=True)
         for other in superseded:
             self._discard(self.folder / other)
-
-    def _waiting_of(self, kind: str) -> list[str]:
-        """The names of the entries of a kind behind the first one, which may be on its way."""
-        names = list(self._names)[1:]
-        return [name for name in names if json.loads((self.folder / name / CONTENT).read_text())["kind"] == kind]
 
     def first(self, seconds: float = 0) -> Entry | None:
         """The entry that is next, waiting so long for one; None where there is none. It stays until `remove`.
@@ -165,10 +160,9 @@ class Spool:
     def try_again(self) -> None:
         """Put back in its place what was set aside."""
         with self._changed:
-            for place in sorted((self.folder / ASIDE).glob("*")):
-                place.rename(self.folder / place.name)
-                self._names.append(place.name)
-            self._names = deque(sorted(self._names))
+            for name in _names_in(self.folder / ASIDE):
+                (self.folder / ASIDE / name).rename(self.folder / name)
+            self._names = deque(_names_in(self.folder))
 
     def wait(self, seconds: float) -> None:
         """Wait until an entry comes or goes, or so long."""
@@ -182,7 +176,7 @@ class Spool:
     @property
     def aside(self) -> int:
         """How many entries were set aside."""
-        return len(list((self.folder / ASIDE).glob("*")))
+        return len(_names_in(self.folder / ASIDE))
 
     def close(self) -> None:
         """Let go of it; one that is empty is removed."""
@@ -219,14 +213,25 @@ def read_entry(folder: Path) -> Entry:
 
 def waiting(folder: Path) -> int:
     """How many entries a spool's folder holds, those set aside too; it need not be open."""
-    places = [folder, folder / ASIDE]
-    return sum(1 for place in places for path in place.glob("*") if NUMBER.fullmatch(path.name))
+    return len(_names_in(folder)) + refused(folder)
 
 
-def spools_in(folder: Path) -> Iterator[Path]:
-    """The folders of all spools below `work_dir/spool`, the oldest first."""
-    found = [path for path in folder.glob("*") if path.is_dir()]
-    yield from sorted(found, key=lambda path: path.stat().st_mtime)
+def refused(folder: Path) -> int:
+    """How many of them were set aside."""
+    return len(_names_in(folder / ASIDE))
+
+
+def spools_in(folder: Path) -> list[Path]:
+    """The folders of all spools below `work_dir/spool`."""
+    return sorted(path for path in folder.glob("*") if path.is_dir())
+
+
+def _names_in(folder: Path) -> list[str]:
+    """The names of the entries in a folder, in order; none where it is gone."""
+    try:
+        return sorted(path.name for path in folder.iterdir() if NAME.fullmatch(path.name))
+    except FileNotFoundError:
+        return []
 
 
 def _locked(folder: Path) -> IO[bytes]:

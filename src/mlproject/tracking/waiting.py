@@ -10,7 +10,7 @@ from mlflow.exceptions import MlflowException
 from mlproject.tracking.delivery import deliver_first, fail_soon, in_a_line
 from mlproject.tracking.run_on_server import RunOnServer
 from mlproject.tracking.server import public_uri
-from mlproject.tracking.spool import ASIDE, Spool, SpoolBusyError, spools_in, waiting
+from mlproject.tracking.spool import Spool, SpoolBusyError, refused, spools_in, waiting
 
 UNKNOWN = "RESOURCE_DOES_NOT_EXIST"
 
@@ -71,8 +71,7 @@ def not_delivered(folder: Path, reason: str) -> str:
     left = waiting(folder)
     if not left:
         return ""
-    refused = len(list((folder / ASIDE).glob("*")))
-    why = reason or ("refused by the server" if refused == left else "the server was too slow")
+    why = reason or ("refused by the server" if refused(folder) == left else "the server was too slow")
     return (
         f"{left} entries that run {folder.name} has logged wait in {folder} ({why}). "
         f"`python src/run.py sync --work_dir {folder.parents[1]}` delivers them, as does the next run on this work_dir"

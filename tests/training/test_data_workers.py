@@ -20,9 +20,9 @@ from mlproject.training.progress import Epoch
     [
         (
             signal.SIGKILL,
-            r"^a process that cuts patches died \(DataLoader worker .*Killed.*checkpoint is intact",
+            r"^a process that cuts patches died \(.*(SIGKILL|Killed).*checkpoint is intact",
         ),
-        (signal.SIGSTOP, r"^the processes that cut patches gave none for training.timeout_s .*after 2 seconds.*resume"),
+        (signal.SIGSTOP, r"^the processes that cut patches gave none for 2 s \(training.timeout_s\).*resume"),
     ],
 )
 def test_one_that_dies_or_hangs_ends_the_fit(tmp_path: Path, number: signal.Signals, message: str) -> None:
@@ -35,5 +35,4 @@ def test_one_that_dies_or_hangs_ends_the_fit(tmp_path: Path, number: signal.Sign
                 os.kill(pids[0], number)
     assert len(pids) == 2
     assert checkpoint.read(tmp_path / LAST)["step"] >= 6
-    if number == signal.SIGSTOP:
-        os.kill(pids[0], signal.SIGKILL)
+    assert not multiprocessing.active_children()

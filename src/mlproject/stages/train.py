@@ -30,7 +30,7 @@ from mlproject.tracking.run import Run
 from mlproject.tracking.run_on_server import UPLOADED_TAG
 from mlproject.tracking.server import connect
 from mlproject.training import checkpoint
-from mlproject.training.batches import worker_errors
+from mlproject.training.data_workers import worker_errors
 from mlproject.training.fit import check_devices, fit
 from mlproject.training.job import BEST, LAST, FitJob
 from mlproject.training.progress import Epoch

@@ -3,7 +3,6 @@
 import itertools
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -14,7 +13,7 @@ from mlproject import interrupts
 from mlproject.data.cutting import CPU, Batch, CaseVolumes, bytes_of, changed_together
 from mlproject.data.patches import PatchDataset
 from mlproject.data.preprocessing import PreparedCase
-from mlproject.errors import TrainingError
+from mlproject.training.data_workers import watched
 from mlproject.training.settings import TrainingSettings
 
 CASES_SHARE = 0.5
@@ -56,33 +55,12 @@ def batches_of(
         num_workers=workers,
         worker_init_fn=_ignore_signals,
         pin_memory=on_gpu and not resident,
-        timeout=settings.timeout_s if workers else 0,
     )
-    for entry in loader:
+    for entry in watched(loader, settings.timeout_s) if workers else loader:
         if resident:
             yield volumes.batch(entry)
         else:
             yield changed_together(entry, fabric.device) if on_gpu else entry
-
-
-@contextmanager
-def worker_errors() -> Iterator[None]:
-    """Within: the death of a process that cuts patches, which PyTorch tells at any moment, becomes a TrainingError."""
-    try:
-        yield
-    except RuntimeError as error:
-        text = " ".join(str(error).split())
-        if not text.startswith("DataLoader"):
-            raise
-        if "timed out" in text:
-            raise TrainingError(
-                f"the processes that cut patches gave none for training.timeout_s ({text}); the last checkpoint is "
-                "intact: resume the run, with training.workers=0 if it happens again"
-            ) from error
-        raise TrainingError(
-            f"a process that cuts patches died ({text}); the last checkpoint is intact: resume the run (a kill is most "
-            "often the machine running out of memory: lower training.workers)"
-        ) from error
 
 
 def cores_of(settings: TrainingSettings) -> int:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Generator
 import torch
 
 from mlproject.errors import SettingsError
-from mlproject.training.batches import worker_errors
+from mlproject.training.data_workers import worker_errors
 from mlproject.training.job import FitJob
 from mlproject.training.loop import Trainer
 from mlproject.training.processes import fit_in_processes

@@ -18,7 +18,7 @@ from torch.distributed import DistError
 
 from mlproject import interrupts
 from mlproject.errors import UserError
-from mlproject.training.batches import worker_errors
+from mlproject.training.data_workers import worker_errors
 from mlproject.training.job import FitJob
 from mlproject.training.loop import Trainer
 from mlproject.training.meeting import MeetingPlace

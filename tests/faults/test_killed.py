@@ -4,6 +4,7 @@ import random
 import time
 from functools import partial
 
+import psutil
 import pytest
 
 from faults.conftest import STEPS, Place, same_weights, wait_until
@@ -37,6 +38,19 @@ def test_killed_twice(place: Place, undisturbed: Place) -> None:
     killed_at(place, 2, seed=1)
     assert place.record() == undisturbed.record()
     assert same_weights(place.last(), undisturbed.last())
+
+
+@pytest.mark.long
+def test_a_data_worker_killed_ends_the_command(place: Place) -> None:
+    command = place.start("train", training__workers="1", training__steps="100000")
+    wait_until(lambda: place.step() > 0, command)
+    trainer = psutil.Process(command.process.pid)
+    (worker,) = [child for child in trainer.children() if child.num_threads() > 0 and child.ppid() == trainer.pid]
+    worker.kill()
+    assert command.wait() == 1, command.said
+    (line,) = [line for line in command.said.splitlines() if line.startswith("error: ")]
+    assert "a process that cuts patches died" in line and f"--training.resume {place.run_id()}" in line
+    assert place.step() > 0 and place.client.get_run(place.run_id()).info.status == "FAILED"
 
 
 @pytest.mark.long

@@ -71,7 +71,11 @@ class Delivery:
         pause = FIRST_PAUSE
         while not self._ends.is_set():
             before = len(self.spool)
-            if reason := deliver_first(self.spool, self._deliver, seconds=1.0):
+            try:
+                reason = deliver_first(self.spool, self._deliver, seconds=1.0)
+            except OSError as error:  # of this disk
+                reason = in_a_line(error)
+            if reason:
                 OUTAGE.begin(reason)
                 self._ends.wait(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)

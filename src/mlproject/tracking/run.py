@@ -1,5 +1,6 @@
 """An open MLflow run, and all that can be logged to it. Whether it goes at once or waits, is the same to who logs."""
 
+import logging
 import math
 import shutil
 import tempfile
@@ -7,7 +8,6 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,8 @@ from mlproject.tracking.run_on_server import CHECKPOINTS, IMAGES, RunOnServer
 from mlproject.tracking.spool import Spool, write_entry
 from mlproject.tracking.waiting import not_delivered
 from mlproject.training.progress import Point
+
+logger = logging.getLogger(__name__)
 
 SECONDS_FOR_STATUS = 3.0
 
@@ -204,8 +206,9 @@ class Run:
         now = _now_ms()
         try:
             self._log("status", {"status": status, "end_time_ms": now})
-        except TrackingError:  # the disk is full
-            self._on_server.close(status, now)
+        except TrackingError as full:
+            if not self._close_ahead(status, now):
+                logger.warning("run %s stays RUNNING on the server, which is away: %s", self.id, full)
         if self._delivery is None:
             return ""
         left = self._delivery.finish(seconds, in_all)
@@ -215,9 +218,13 @@ class Run:
             ahead.join(SECONDS_FOR_STATUS)
         return not_delivered(self._delivery.spool.folder, OUTAGE.reason)
 
-    def _close_ahead(self, status: str, end_time_ms: int) -> None:
-        with suppress(Exception):  # the spool has it, too
+    def _close_ahead(self, status: str, end_time_ms: int) -> bool:
+        """Set the run's status past the spool; False where the server does not take it."""
+        try:
             self._on_server.close(status, end_time_ms)
+        except Exception:  # of MLflow and what it uses
+            return False
+        return True
 
 
 def as_parameters(settings: Any) -> dict[str, str]:

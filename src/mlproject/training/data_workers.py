@@ -72,11 +72,13 @@ def _has_ended(worker: BaseProcess) -> bool:
 
 def _end(workers: Collection[BaseProcess]) -> None:
     """End workers, for which PyTorch would wait; it is not to tell of these deaths, too."""
-    told = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    in_main_thread = threading.current_thread() is threading.main_thread()  # elsewhere PyTorch does not listen either
+    told = signal.signal(signal.SIGCHLD, signal.SIG_DFL) if in_main_thread else None
     for worker in workers:
         worker.kill()
         worker.join()
-    signal.signal(signal.SIGCHLD, told)
+    if in_main_thread:
+        signal.signal(signal.SIGCHLD, told)
 
 
 class _Watch:

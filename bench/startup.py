@@ -30,7 +30,7 @@ from mlproject.training.state import PICTURES
 PROJECT = Path(__file__).parents[1]
 CASES = 8
 IMPORTS = "import torch, mlflow, torchio, monai"
-REPEATS = 5
+REPEATS = 3
 TRAINING_CASES = 40  # of the training whose logging is measured
 EPOCHS = 10
 STEPS = 6

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -10,18 +9,19 @@ from pathlib import Path
 
 import requests
 
+from free_port import free_port
+
 
 class Server:
     """`mlflow server` on a free port of this machine; what it has outlives it."""
 
     def __init__(self, folder: Path, backend: str = "", artifacts: str = "", **environment: str) -> None:
         """A server to be started. `backend`, `artifacts`: where it keeps runs and files, else in `folder`."""
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = folder / "server.log"
-        self._environment = {**os.environ, **environment}
+        without_jobs = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # of language models: three more processes
+        self._environment = {**os.environ, **without_jobs, **environment}
         self._command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
         self._command += ["--workers", "1", "--backend-store-uri", backend or f"sqlite:///{folder / 'server.db'}"]
         self._command += ["--artifacts-destination", artifacts or str(folder / "artifacts")]

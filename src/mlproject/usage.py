@@ -31,8 +31,10 @@ EXAMPLES = (
 VARIABLES = {
     "MLFLOW_TRACKING_URI": "the MLflow server, or sqlite:///FILE; without it mlflow.db in this folder",
     "MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD": "for a server that asks for them",
+    "MLFLOW_TRACKING_TOKEN": "for a server behind a proxy that takes a token",
     "STROKE_LESION_STUDY_DATABASE": "the database that the workers of a search share",
     "STROKE_LESION_DEVICE": "where a served model runs: cpu, cuda, cuda:1",
+    "STROKE_LESION_MAX_...": "what a request may ask of a served model: docs/serving.md",
     "CUDA_VISIBLE_DEVICES": "the GPUs that may be used",
     "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL": "for files in an S3 bucket",
     "NO_COLOR": "no colours",

@@ -366,8 +366,8 @@ def test_storage_url(storage: str, secret: str, chosen: str, tmp_path: Path, mon
 @pytest.mark.parametrize(
     ("storage", "secret", "message"),
     [
-        ("postgresql://me:pass@host/db", "", "holds a password, and MLflow"),
-        ("postgresql://me@host/db?password=pass", "", "holds a password, and MLflow"),
+        ("postgresql://me:pass@host/db", "", "search.storage holds a .*password.* in a URL, and MLflow"),
+        ("postgresql://me@host/db?password=pass", "", "search.storage holds a .*password.* in a URL, and MLflow"),
         ("", "me:pass@host", f"{DATABASE_VARIABLE} is no database URL"),
         ("", "postgresql://me:pass@host:port/db", f"{DATABASE_VARIABLE} is no database URL"),
         ("", "mysql://me:pass@host/db", f"{DATABASE_VARIABLE} begins with mysql"),

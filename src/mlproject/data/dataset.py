@@ -12,6 +12,7 @@ import numpy as np
 
 from mlproject.data.cache import PreparedCache
 from mlproject.data.case import kinds_of_labels
+from mlproject.data.case_names import CaseNaming
 from mlproject.data.cases import Case, DataSettings, find_cases, refuse_absent_channels
 from mlproject.data.preprocessing import PreparedCase
 from mlproject.data.preprocessing_settings import PreprocessingSettings
@@ -20,6 +21,7 @@ from mlproject.errors import DataError
 
 logger = logging.getLogger(__name__)
 
+PLAIN = CaseNaming()
 THREADS = 2  # each holds one whole case in memory
 Result = PreparedCase | DataError
 Watch = Callable[[Iterable[Result], int], Iterable[Result]]
@@ -58,17 +60,22 @@ class DataSet:
 
 
 def open_dataset(
-    data: DataSettings, preprocessing: PreprocessingSettings, cache: Path, watch: Watch = _unwatched
+    data: DataSettings,
+    preprocessing: PreprocessingSettings,
+    cache: Path,
+    naming: CaseNaming = PLAIN,
+    watch: Watch = _unwatched,
 ) -> DataSet:
-    """Find, check, prepare and split the labelled cases of a data set.
+    """Find, check, prepare and split the labelled cases of a data set, and give them the names of `naming`.
 
-    `watch` is that of `load_all`.
+    The split, the order of the cases and the digest are the same whatever they are called. `watch` is that of
+    `load_all`.
 
     Raises:
         DataError: with all faults of all cases together, because no case has one of the channels, or because no valid
             split can be made.
     """
-    cases = find_cases(data)
+    cases = naming.apply(find_cases(data), data)
     refuse_absent_channels(data, cases)
     if len(kinds := kinds_of_labels(cases)) > 1:
         shown = ", ".join(f"{kind} ({count})" for kind, count in kinds.items())
@@ -77,7 +84,7 @@ def open_dataset(
     prepared = load_all(prepared_cache, cases, watch=watch)
     lesion_ml = {case.name: _lesion_ml(case) for case in prepared}
     split = make_split(cases, lesion_ml, data)
-    digest = digest_of(prepared, split)
+    digest = _digest(cases, prepared, split)
     return DataSet({case.name: case for case in cases}, split, lesion_ml, digest, prepared_cache)
 
 
@@ -89,7 +96,11 @@ def folds_of(dataset: DataSet, data: DataSettings) -> list[DataSet]:
     """
     cases, prepared = list(dataset.cases.values()), dataset.load(list(dataset.cases))
     splits = [make_split(cases, dataset.lesion_ml, replace(data, fold=fold)) for fold in range(data.folds)]
-    return [replace(dataset, split=split, digest=digest_of(prepared, split)) for split in splits]
+    return [replace(dataset, split=split, digest=_digest(cases, prepared, split)) for split in splits]
+
+
+def _digest(cases: Sequence[Case], prepared: Sequence[PreparedCase], split: Split) -> str:
+    return digest_of(prepared, split.renamed({case.name: case.own_name or case.name for case in cases}))
 
 
 def digest_of(cases: Sequence[PreparedCase], split: Split | None = None) -> str:

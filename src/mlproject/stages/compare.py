@@ -145,7 +145,8 @@ def _contestant(uri: str, settings: EvaluateSettings, name: str) -> Contestant:
     described = segmenter.description
     data = replace(settings.data, channels=described.channels, missing=described.missing)
     cache = PreparedCache(settings.cache_path, described.preprocessing)
-    cases = load_all(cache, find_cases(data), watch=partial(track, f"reading and preparing cases for {name}"))
+    found = settings.tracking.case_naming.apply(find_cases(data), data)
+    cases = load_all(cache, found, watch=partial(track, f"reading and preparing cases for {name}"))
     return Contestant(uri, segmenter, {case.name: case for case in cases}, notes)
 
 

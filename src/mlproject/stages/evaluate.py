@@ -111,7 +111,11 @@ def _cases_to_measure(settings: EvaluateSettings, segmenter: Segmenter) -> tuple
     described = segmenter.description
     data = replace(settings.data, channels=described.channels, missing=described.missing)
     cache = PreparedCache(settings.cache_path, segmenter.description.preprocessing)
-    cases = load_all(cache, find_cases(data), watch=partial(track, "reading and preparing cases"))
+    cases = load_all(
+        cache,
+        settings.tracking.case_naming.apply(find_cases(data), data),
+        watch=partial(track, "reading and preparing cases"),
+    )
     if settings.cases == "all":
         return cases, []
     seen = set(segmenter.description.seen)

@@ -48,6 +48,7 @@ def show_evaluation(given: EvaluateSettings, settings: EvaluateSettings) -> None
             "against": exactly(settings.compare, given.compare),
             "data": f"{settings.data.root} ({settings.data.layout})",
             "cases": "those that the model has not seen" if settings.cases == "unseen" else "all",
+            "called": names_in_words(settings),
             "device": device_of("evaluate", settings),
             "work_dir": str(settings.work_path),
             "tracking": f"{public_uri()}, experiment {settings.tracking.experiment}",
@@ -63,16 +64,26 @@ def show_run(run: Run) -> None:
 def opened(settings: Experiment) -> DataSet:
     """The data set of an experiment, with a display while its cases are read and prepared; prints what it holds."""
     reading = partial(track, "reading and preparing cases")
-    dataset = open_dataset(settings.data, settings.preprocessing, settings.cache_path, reading)
+    naming = settings.tracking.case_naming
+    dataset = open_dataset(settings.data, settings.preprocessing, settings.cache_path, naming, reading)
     split = dataset.split
     fold = f", in fold {settings.data.fold} of {settings.data.folds}" if settings.data.folds else ""
     facts(
         {
             "cases": f"{len(dataset.cases)}: {len(split.train)} to train, {len(split.validation)} to validate, "
-            f"{len(split.test)} to test{fold}"
+            f"{len(split.test)} to test{fold}",
+            "called": names_in_words(settings),
         }
     )
     return dataset
+
+
+def names_in_words(settings: Experiment) -> str:
+    """What the cases are called where they have pseudonyms; else ""."""
+    naming = settings.tracking.case_naming
+    return (
+        f"by pseudonyms; {naming.table_of(settings.data)} says whose" if naming.pseudonyms(settings.data.layout) else ""
+    )
 
 
 def budget(training: TrainingSettings) -> str:

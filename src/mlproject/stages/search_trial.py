@@ -68,7 +68,9 @@ def attempt(trial: optuna.Trial, settings: SearchSettings, dataset: DataSet, stu
         console.print(f"{name}: {as_text(values)}")
         experiment = experiment_of(settings, values, name)
         if experiment.preprocessing != settings.preprocessing:
-            dataset = open_dataset(experiment.data, experiment.preprocessing, experiment.cache_path)
+            dataset = open_dataset(
+                experiment.data, experiment.preprocessing, experiment.cache_path, experiment.tracking.case_naming
+            )
         try:
             annotate(run, "trial", experiment, dataset, again)
             last, best = _train(trial, experiment, dataset, run)

@@ -78,7 +78,10 @@ class Experiment:
             data = replace(data, root=str(data.root_path))
         if data.split_file is not None:
             data = replace(data, split_file=str(Path(data.split_file).expanduser().absolute()))
-        return replace(self, work_dir=str(self.work_path), data=data)
+        tracking = self.tracking
+        if tracking.case_table is not None:
+            tracking = replace(tracking, case_table=str(Path(tracking.case_table).expanduser().absolute()))
+        return replace(self, work_dir=str(self.work_path), data=data, tracking=tracking)
 
     def alone(self) -> "Experiment":
         """The experiment without what a stage adds to it."""
@@ -215,7 +218,8 @@ class EvaluateSettings(Experiment):
 
     TAKES: ClassVar = (
         "model", "compare", "cases", "work_dir", "data.layout", "data.root", "data.lesion_labels", "data.label_name",
-        "data.demo_cases", "prediction.device", "tracking.experiment", "tracking.system_metrics",
+        "data.demo_cases", "prediction.device", "tracking.experiment", "tracking.case_names", "tracking.case_table",
+        "tracking.system_metrics",
     )  # fmt: skip
     FIXED_BY: ClassVar = "the model"
 

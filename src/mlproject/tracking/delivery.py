@@ -9,6 +9,7 @@ from collections.abc import Callable
 import requests
 from mlflow.exceptions import MlflowException
 
+from mlproject import credentials
 from mlproject.errors import UserError
 from mlproject.tracking.server import public_uri
 from mlproject.tracking.spool import Entry, Spool
@@ -137,8 +138,8 @@ def deliver_first(spool: Spool, deliver: Callable[[Entry], None], seconds: float
 
 
 def in_a_line(error: BaseException) -> str:
-    """What an exception says, on one line."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    """What an exception says, on one line and without secrets."""
+    return credentials.without((str(error).strip().splitlines() or [type(error).__name__])[0])[:300]
 
 
 def _may_pass(error: Exception) -> bool:

@@ -17,6 +17,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking.context.registry import resolve_tags
 
 from mlproject import interrupts
+from mlproject.data.case_names import for_others
 from mlproject.errors import SettingsError, TrackingError, UndeliveredError
 from mlproject.tracking import experiment_page, keep_killed
 from mlproject.tracking.run import Run, as_parameters
@@ -161,7 +162,7 @@ def _close_after(run: Run, error: BaseException, wait_s: float) -> None:
             subprocess.Popen(command, env=environment, start_new_session=True, stdout=nowhere, stderr=nowhere)
     else:
         with suppress(TrackingError):  # the disk is full
-            run.tag(failure=str(error)[:5000] or type(error).__name__)
+            run.tag(failure=for_others(str(error))[:5000] or type(error).__name__)
         # Where a run below has waited in vain, this one need not wait as long.
         undelivered = run.close("FAILED", 0 if isinstance(error, UndeliveredError) else wait_s)
     if undelivered:
@@ -190,7 +191,7 @@ def close(run_id: str, status: str, failure: str = "") -> None:
     run = client.get_run(run_id)
     if run.info.status == "RUNNING" and run.info.lifecycle_stage == "active":
         if failure:
-            client.set_tag(run_id, "failure", failure)
+            client.set_tag(run_id, "failure", for_others(failure))
         client.set_terminated(run_id, status)
 
 

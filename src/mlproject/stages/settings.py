@@ -219,7 +219,7 @@ class EvaluateSettings(Experiment):
     TAKES: ClassVar = (
         "model", "compare", "cases", "work_dir", "data.layout", "data.root", "data.lesion_labels", "data.label_name",
         "data.demo_cases", "prediction.device", "tracking.experiment", "tracking.case_names", "tracking.case_table",
-        "tracking.system_metrics",
+        "tracking.system_metrics", "tracking.wait_s",
     )  # fmt: skip
     FIXED_BY: ClassVar = "the model"
 

@@ -84,6 +84,8 @@ class Place:
         if stage != "sync":
             usual = {"training.steps": str(STEPS), "data.layout": "isles2022", "data.root": str(self.data)}
             given = TINY | usual | given
+        # Where a test of this process has loaded a model, its own code would be run.
+        sys.path[:] = [folder for folder in sys.path if "artifacts/code" not in folder]
         words = [stage, *(word for name, value in given.items() for word in (f"--{name}", value))]
         output = self.folder / f"{stage}-{time.monotonic_ns()}.txt"
         environment = {"MLFLOW_TRACKING_URI": self.url}
@@ -167,7 +169,7 @@ def _prepared() -> None:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory, _empty_database: Path) -> Iterator[Server]:
+def mlflow_server(tmp_path_factory: pytest.TempPathFactory, _empty_database: Path) -> Iterator[Server]:
     """An MLflow server with a database and a folder; every test leaves it running."""
     folder = tmp_path_factory.mktemp("server")
     started = Server(folder, f"sqlite:///{shutil.copy(_empty_database, folder / 'server.db')}")
@@ -177,15 +179,15 @@ def server(tmp_path_factory: pytest.TempPathFactory, _empty_database: Path) -> I
 
 
 @pytest.fixture
-def place(server: Server, tmp_path: Path, tiny_isles: Path) -> Iterator[Place]:
-    yield Place(tmp_path, tiny_isles, server.url)
-    server.start()
+def place(mlflow_server: Server, tmp_path: Path, tiny_isles: Path) -> Iterator[Place]:
+    yield Place(tmp_path, tiny_isles, mlflow_server.url)
+    mlflow_server.start()
 
 
 @pytest.fixture(scope="session")
-def undisturbed(server: Server, tmp_path_factory: pytest.TempPathFactory, tiny_isles: Path) -> Place:
+def undisturbed(mlflow_server: Server, tmp_path_factory: pytest.TempPathFactory, tiny_isles: Path) -> Place:
     """Where a training went through, never disturbed."""
-    calm = Place(tmp_path_factory.mktemp("calm"), tiny_isles, server.url)
+    calm = Place(tmp_path_factory.mktemp("calm"), tiny_isles, mlflow_server.url)
     command = calm.run("train")
     assert command.wait() == 0, command.said
     return calm

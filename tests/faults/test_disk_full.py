@@ -9,6 +9,9 @@ import pytest
 from faults.conftest import STEPS, Place, same_weights, wait_until
 
 
+pytestmark = pytest.mark.long
+
+
 class SmallDisk:
     """A file system of its own."""
 
@@ -47,7 +50,7 @@ def _errors(said: str) -> list[str]:
 
 @pytest.mark.parametrize(
     ("where", "megabytes", "message"),
-    [("work", 64, "cannot write the checkpoint"), ("work/spool", 1, "what the run logs cannot be kept in")],
+    [("work", 64, "cannot write the checkpoint"), ("work/spool", 16, "what the run logs cannot be kept in")],
 )
 def test_full_in_mid_training(
     place: Place, undisturbed: Place, disks: list[SmallDisk], where: str, megabytes: int, message: str

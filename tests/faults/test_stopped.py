@@ -2,6 +2,8 @@
 
 import signal
 
+import pytest
+
 from faults.conftest import Place, wait_until
 from mlflow_server import Server
 
@@ -17,14 +19,15 @@ def test_checkpoint_delivered_and_killed(place: Place) -> None:
     assert not list(place.work.glob("spool/*"))
 
 
-def test_with_the_server_gone_it_ends_too(place: Place, server: Server) -> None:
+@pytest.mark.long
+def test_with_the_server_gone_it_ends_too(place: Place, mlflow_server: Server) -> None:
     command = place.start("train", training__steps="100000")
     wait_until(lambda: place.step() > 0, command)
-    server.stop()
+    mlflow_server.stop()
     command.kill(signal.SIGTERM)
     assert command.wait(60) == 128 + signal.SIGTERM, command.said
     assert f"has logged wait in {place.work / 'spool' / place.run_id()}" in command.said
-    server.start()
+    mlflow_server.start()
     assert place.run("sync").wait() == 0
     run = place.client.get_run(place.run_id())
     assert run.info.status == "KILLED" and run.data.tags["checkpoint_step"] == str(place.step())

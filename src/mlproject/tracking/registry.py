@@ -39,20 +39,26 @@ def requirements() -> list[str]:
 
 
 def save(segmenter: Segmenter, folder: Path) -> None:
-    """Write a model into an empty folder as MLflow keeps it: a pyfunc from code, with the present code."""
+    """Write a model into an empty folder as MLflow keeps it: a pyfunc from code, with the present code.
+
+    Raises OSError where the folder cannot be written.
+    """
     description = segmenter.description
     with tempfile.TemporaryDirectory() as files, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         segmenter.save(Path(files) / BUNDLE)
-        mlflow.pyfunc.save_model(
-            path=str(folder),
-            python_model=served_model.__file__,
-            artifacts={BUNDLE: str(Path(files) / BUNDLE)},
-            code_paths=[str(PACKAGE)],
-            signature=signature(description.channels),
-            input_example=input_example(description.channels),
-            pip_requirements=requirements(),
-        )
+        try:
+            mlflow.pyfunc.save_model(
+                path=str(folder),
+                python_model=served_model.__file__,
+                artifacts={BUNDLE: str(Path(files) / BUNDLE)},
+                code_paths=[str(PACKAGE)],
+                signature=signature(description.channels),
+                input_example=input_example(description.channels),
+                pip_requirements=requirements(),
+            )
+        except MlflowException as error:
+            raise (error.__cause__ if isinstance(error.__cause__, OSError) else error) from None
     for compiled in folder.rglob("__pycache__"):
         shutil.rmtree(compiled)
 

@@ -264,7 +264,9 @@ def _write_whole(path: Path, text: str) -> None:
 
 
 def _cannot_keep(folder: Path, error: OSError) -> TrackingError:
+    # Of a folder that was copied in vain, the reason of its first file.
+    reason = error.args[0][0][2] if isinstance(error, shutil.Error) else error.strerror or str(error)
     return TrackingError(
-        f"what the run logs cannot be kept in {folder} ({error.strerror}): what was kept before is intact. Free some "
+        f"what the run logs cannot be kept in {folder} ({reason}): what was kept before is intact. Free some "
         "space, or move work_dir to another disk, and resume the run"
     )

@@ -8,7 +8,6 @@ import pytest
 
 from faults.conftest import STEPS, Place, same_weights, wait_until
 
-
 pytestmark = pytest.mark.long
 
 

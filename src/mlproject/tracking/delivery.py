@@ -161,8 +161,9 @@ def _may_pass(error: Exception) -> bool:
 def fail_soon() -> None:
     """Have MLflow say soon that a server is gone; a user may have asked for sooner."""
     given = os.environ.get(RETRIES_VARIABLE, "")
-    if not logger.isEnabledFor(logging.DEBUG):  # a line for each attempt
+    if not logger.isEnabledFor(logging.DEBUG):  # a line for each attempt, a traceback for each failure of a database
         logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     os.environ[RETRIES_VARIABLE] = str(min(RETRIES, int(given) if given.isdigit() else RETRIES))
 
 

@@ -18,6 +18,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Literal
 
+from mlproject import credentials
 from mlproject.data.case import LONGEST_NAME, Case, DataSettings, LayoutName, is_plain
 from mlproject.errors import DataError
 
@@ -85,6 +86,11 @@ def without_names(text: str) -> str:
     # A short name is found as a word of its own alone, or it would be found in half of all words.
     patterns = [re.escape(word) if len(word) >= 6 else rf"(?<!\w){re.escape(word)}(?!\w)" for word in words]
     return re.sub("|".join(patterns), lambda found: _hidden[found[0]], text)
+
+
+def for_others(text: str) -> str:
+    """A text as it may be stored where others read it: `without_names`, and without secrets."""
+    return without_names(credentials.without(text))
 
 
 def _refuse_odd_names(cases: Sequence[Case], root: str) -> None:

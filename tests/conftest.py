@@ -26,7 +26,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What parallel workers (pytest-xdist) must not tear apart: a file's tests, and those that share a workplace."""
     for item in items:
-        shared = [name for name in ("workplace", "lab") if name in getattr(item, "fixturenames", ())]
+        shared = [name for name in ("workplace", "lab", "mlflow_server") if name in getattr(item, "fixturenames", ())]
         item.add_marker(pytest.mark.xdist_group(shared[0] if shared else item.path.name))
 
 

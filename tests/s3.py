@@ -15,11 +15,12 @@ KEY, SECRET = "the-key", "the-secret"
 
 
 @contextmanager
-def server(rclone: Path, folder: Path) -> Iterator[str]:
-    """Within, a server answers; gives its URL."""
-    port = free_port()
+def server(rclone: Path, folder: Path, port: int = 0, *options: str) -> Iterator[str]:
+    """Within, a server answers, on a free port or the one given; gives its URL. `options`: more of rclone's."""
+    port = port or free_port()
     fresh = ["--dir-cache-time", "1ms"]  # tests make buckets behind its back; 0s keeps a core busy
-    with bucket.start(rclone, folder, port, KEY, SECRET, folder.with_name(f"{folder.name}.log"), fresh) as running:
+    log = folder.with_name(f"{folder.name}.log")
+    with bucket.start(rclone, folder, port, KEY, SECRET, log, [*options, *fresh]) as running:
         running.wait_until(lambda: is_taken(port))
         yield f"http://127.0.0.1:{port}"
 

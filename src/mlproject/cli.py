@@ -37,6 +37,7 @@ STAGES = {
     "postprocess": ("postprocess", "PostprocessSettings", "tune threshold and CRF of a trained run"),
     "evaluate": ("evaluate", "EvaluateSettings", "measure a model on labelled cases"),
     "predict": ("predict", "PredictSettings", "segment one case, or a folder of cases"),
+    "sync": ("sync", "SyncSettings", "deliver what runs have logged while the MLflow server was gone"),
     "clean": ("clean", "CleanSettings", "show what work_dir holds, and remove what no run needs any more"),
 }
 SERVER_LIBRARIES = {"mlflow", "requests", "urllib3", "botocore", "boto3", "sqlalchemy"}

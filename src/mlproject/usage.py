@@ -43,6 +43,7 @@ EXIT_CODES = {
     "0": "done",
     "1": "failed on the way, or some of many cases failed",
     "2": "refused: settings, data, model or server, with what to do",
+    "3": "done here, but the MLflow server is gone: what it has not got waits in work_dir, for `sync`",
     "128 + n": "stopped by signal n: 130 Ctrl-C, 143 SIGTERM, 138 SIGUSR1; training has left a checkpoint",
 }
 

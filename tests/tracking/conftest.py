@@ -47,8 +47,8 @@ def logged(tracking: Path, segmenter: Segmenter) -> Callable[[Missing], PyFuncMo
 
     def log(missing: Missing) -> PyFuncModel:
         changed = Segmenter(replace(segmenter.description, missing=missing), segmenter.network, "cpu")
-        with mlflow.start_run(experiment_id="0"):
-            return mlflow.pyfunc.load_model(registry.log_model(changed))
+        run_id = mlflow.MlflowClient().create_run("0").info.run_id
+        return mlflow.pyfunc.load_model(registry.log_model(changed, run_id))
 
     return log
 

@@ -17,7 +17,7 @@ from mlproject.stages.settings import EvaluateSettings, Experiment
 from mlproject.tracking import markdown
 from mlproject.tracking.markdown import code, escape
 from mlproject.tracking.model_card import METRIC_TITLES, interval
-from mlproject.tracking.runs import Run
+from mlproject.tracking.run import Run
 from mlproject.tracking.source import source
 
 RESULT = ("dice", "lesion_f1", "volume_difference_ml")

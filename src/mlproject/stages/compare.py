@@ -58,7 +58,8 @@ def run(settings: EvaluateSettings) -> dict[str, Any]:
     names, notes = _names_to_measure(a, b, settings)
     run_id = runs.given_run_id("")
     name = f"compare two models on {settings.data.root_path.name}"
-    with runs.open_run(settings.tracking, name, "evaluate", run_id=run_id) as mlflow_run:
+    spools = settings.spool_path
+    with runs.open_run(settings.tracking, name, "evaluate", run_id=run_id, spools=spools) as mlflow_run:
         mlflow_run.rename(name)
         show_run(mlflow_run)
         for note in (notes := [*notes, *a.notes, *b.notes]):

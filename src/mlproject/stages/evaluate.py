@@ -29,8 +29,9 @@ from mlproject.stages.console import console
 from mlproject.stages.plan import show_evaluation, show_run
 from mlproject.stages.progress import track
 from mlproject.stages.settings import EvaluateSettings, Experiment
+from mlproject.stages.sync import deliver_what_waits
 from mlproject.tracking import registry, runs
-from mlproject.tracking.runs import Run
+from mlproject.tracking.run import Run
 from mlproject.tracking.served_model import BUNDLE
 from mlproject.tracking.server import connect
 
@@ -71,6 +72,7 @@ def run(settings: EvaluateSettings) -> dict[str, Any]:
     """The entry point `evaluate`; its result is the run's id, the metrics and the report's file."""
     settings = settings.resolved()
     connect()
+    deliver_what_waits(settings.spool_path)
     given, uri_of = settings, compare.model_uri_of
     settings = replace(given, model=uri_of(given.model), compare=uri_of(given.compare))
     show_evaluation(given, settings)
@@ -84,7 +86,8 @@ def run(settings: EvaluateSettings) -> dict[str, Any]:
             notes.append("Measured with the present code, not with that logged with the model, which the server runs.")
         run_id = runs.given_run_id("")
         name = f"evaluate {settings.data.root_path.name}"
-        with runs.open_run(settings.tracking, name, "evaluate", run_id=run_id) as mlflow_run:
+        spools = settings.spool_path
+        with runs.open_run(settings.tracking, name, "evaluate", run_id=run_id, spools=spools) as mlflow_run:
             mlflow_run.rename(name)
             show_run(mlflow_run)
             for note in notes:

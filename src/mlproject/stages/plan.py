@@ -10,7 +10,7 @@ from mlproject.stages.commands import run_address
 from mlproject.stages.console import facts, heading
 from mlproject.stages.progress import track
 from mlproject.stages.settings import EvaluateSettings, Experiment
-from mlproject.tracking.runs import Run
+from mlproject.tracking.run import Run
 from mlproject.tracking.server import public_uri
 from mlproject.training.settings import TrainingSettings
 

@@ -17,7 +17,7 @@ from mlproject.stages.search_trial import KINDS, RUN_ATTRIBUTE, as_text, experim
 from mlproject.stages.settings import SearchSettings
 from mlproject.tracking import registry
 from mlproject.tracking.markdown import code
-from mlproject.tracking.runs import Run
+from mlproject.tracking.run import Run
 from mlproject.tuning.space import suggest
 from mlproject.tuning.study import DATABASE_VARIABLE
 from mlproject.tuning.study_report import trial_table, write_study

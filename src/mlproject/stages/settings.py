@@ -17,6 +17,8 @@ from mlproject.training.settings import TrainingSettings
 from mlproject.tuning.crf_settings import CrfChoiceSettings, CrfSearchSettings
 from mlproject.tuning.study import StudySettings
 
+SPOOL = "spool"
+
 
 @dataclass(frozen=True)
 class Experiment:
@@ -57,6 +59,11 @@ class Experiment:
     def cache_path(self) -> Path:
         """Where prepared cases are kept."""
         return self.work_path / "cache"
+
+    @property
+    def spool_path(self) -> Path:
+        """Where what runs have logged waits for the server."""
+        return self.work_path / SPOOL
 
     def run_path(self, run_id: str) -> Path:
         """Where a run's checkpoints are kept."""
@@ -212,7 +219,7 @@ class EvaluateSettings(Experiment):
     TAKES: ClassVar = (
         "model", "compare", "cases", "work_dir", "data.layout", "data.root", "data.lesion_labels", "data.label_name",
         "data.demo_cases", "prediction.device", "tracking.experiment", "tracking.case_names", "tracking.case_table",
-        "tracking.system_metrics",
+        "tracking.system_metrics", "tracking.wait_s",
     )  # fmt: skip
     FIXED_BY: ClassVar = "the model"
 
@@ -261,6 +268,22 @@ class CleanSettings:
     def work_path(self) -> Path:
         """`work_dir`, absolute."""
         return Path(self.work_dir).expanduser().absolute()
+
+
+@dataclass(frozen=True)
+class SyncSettings:
+    """Deliver what runs have logged while the MLflow server was gone; what it refused once is tried again.
+
+    Attributes:
+        work_dir: folder for what outlives a process: prepared cases, checkpoints, and what waits.
+    """
+
+    work_dir: str = "~/.stroke-lesion"
+
+    @property
+    def spool_path(self) -> Path:
+        """Where what runs have logged waits for the server."""
+        return Path(self.work_dir).expanduser().absolute() / SPOOL
 
 
 @dataclass(frozen=True)

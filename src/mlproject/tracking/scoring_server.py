@@ -18,7 +18,7 @@ MODULE = "mlflow.pyfunc.scoring_server"
 def be_strict() -> None:
     """Within a process that serves a model: answer with status 400, and without a stack trace, what cannot be read."""
     server: Any = sys.modules.get(MODULE)
-    if server is None:
+    if server is None or hasattr(server.invocations, "__wrapped__"):  # done already, by another model of this process
         return
     invocations, parse = server.invocations, server._parse_json_data
 
@@ -35,8 +35,9 @@ def be_strict() -> None:
     @wraps(parse)
     def strict_parse(data: Any, metadata: Any, *rest: Any) -> Any:
         request = parse(data, metadata, *rest)
-        known = [param.name for param in metadata.get_params_schema().params]
-        if unknown := [name for name in request.params or () if name not in known]:
+        schema = metadata.get_params_schema()
+        known = [param.name for param in schema.params] if schema else []
+        if schema and (unknown := [name for name in request.params or () if name not in known]):
             raise MlflowException(f"there is no parameter {str(unknown[0])[:50]!r}; there are {known}", BAD_REQUEST)
         return request
 

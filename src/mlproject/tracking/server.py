@@ -51,7 +51,9 @@ def connect() -> None:
 def _refusal(error: MlflowException) -> str:
     """Why the server does not do what it is asked for, and what to do."""
     server, text = public_uri(), error.message
-    if "failed with error code 401" in text:
+    # MLflow's own server, which knows no tokens, fails on one where it remembers passwords for a while.
+    fails_on_token = "too many 500 error" in text and os.environ.get("MLFLOW_TRACKING_TOKEN")
+    if "failed with error code 401" in text or fails_on_token:
         return f"the tracking server {server} {_unknown_user()}"
     if "Invalid Host header" in text:
         return (

@@ -1,5 +1,6 @@
 """Names on the MLflow server. Imports nothing heavy, so that --help is quick."""
 
+import math
 from dataclasses import dataclass
 
 from mlproject.data.case_names import CaseNames, CaseNaming
@@ -18,6 +19,8 @@ class TrackingSettings:
             atlas), and pseudonym for all others, whose names may be patients'.
         case_table: CSV file that says whose pseudonym is whose, never logged; null is case_names.csv in data.root.
         system_metrics: log CPU, memory, disk and GPU use with each run.
+        wait_s: seconds for which the end of a run waits for a server that takes nothing; what is left stays in
+            work_dir, and `sync` delivers it.
     """
 
     experiment: str = "stroke-lesion"
@@ -25,8 +28,11 @@ class TrackingSettings:
     case_names: CaseNames = "auto"
     case_table: str | None = None
     system_metrics: bool = True
+    wait_s: float = 120.0
 
     def __post_init__(self) -> None:
+        if not 0 <= self.wait_s < math.inf:
+            raise SettingsError(f"tracking.wait_s={self.wait_s}: give a number of seconds, 0 or more")
         if not self.experiment.strip():
             raise SettingsError("tracking.experiment is empty: give the MLflow experiment a name")
         name = self.registered_model

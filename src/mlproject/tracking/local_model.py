@@ -16,6 +16,9 @@ from mlproject.tracking.answers import Answer, Params, about, request_files
 from mlproject.tracking.registry import read_description
 from mlproject.tracking.served_model import id_of, version_of
 
+SECONDS_TO_END = 30
+"""For a process that has closed its output; on a machine with much to do, letting PyTorch go takes a while."""
+
 
 class LocalModel:
     """A fetched model, ready to segment. The model is loaded once, in `start` or with the first case.
@@ -79,7 +82,7 @@ class LocalModel:
         if process is None:
             return "not started"
         try:
-            code = process.wait(timeout=2)
+            code = process.wait(timeout=SECONDS_TO_END)
         except subprocess.TimeoutExpired:
             process.kill()
             code = process.wait()

@@ -25,7 +25,7 @@ def be_strict() -> None:
     @wraps(invocations)
     def strict_invocations(data: bytes, content_type: str | None, *rest: Any) -> Any:
         try:
-            return invocations(data, content_type or "", *rest)
+            return invocations(data, content_type, *rest)
         except MlflowException as error:
             error.json_kwargs.pop("stack_trace", None)
             raise

@@ -27,6 +27,7 @@ TRAINING_TAG = "training"
 INDIFFERENT = (
     "work_dir",
     "data.root",
+    "data.copies_gb",
     "data.split_file",
     "tracking.",
     "crf",
@@ -98,7 +99,7 @@ class Laboratory:
                 best = self._fit(name, experiment, run)
                 if keep_model:
                     segmenter = train.best_model(experiment, self.dataset, run.id)
-                    run.measures(registry.log_model(segmenter), experiment.data.root_path.name, self.dataset.digest)
+                    run.measures(registry.log_model(segmenter), experiment.data.name, self.dataset.digest)
             finally:  # nobody goes on with it
                 shutil.rmtree(experiment.run_path(run.id), ignore_errors=True)
             run.log_metrics({"validation/best_dice": best})

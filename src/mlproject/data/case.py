@@ -115,7 +115,7 @@ class DataSettings:
     def __post_init__(self) -> None:
         if is_s3(self.root) and self.layout == "demo":
             raise SettingsError(f"data.root={self.root}: demo writes its cases into a folder of this machine; give one")
-        if is_s3(self.root) and not self.root[len(SCHEME) :].strip("/"):
+        if is_s3(self.root) and not self.root[len(SCHEME) :].partition("/")[0]:
             raise SettingsError(f"data.root={self.root} names no bucket: write s3://BUCKET/PREFIX")
         if self.split_file is not None and is_s3(self.split_file):
             raise SettingsError(f"data.split_file={self.split_file}: give a file of this machine; fetch it first")

@@ -26,7 +26,10 @@ from mlproject.data.storage import os_errors
 from mlproject.errors import DataError
 
 USED, LOCKS, IN_USE, LOCK = "used", "locks", "in_use", "lock"
-COPY, LEFT = re.compile(r"[0-9a-f]{64}"), re.compile(r"\.[0-9a-f]{64}")
+OWN = (LOCKS, IN_USE, LOCK)
+"""What lies beside the copies."""
+FOLDER = re.compile(r"\.?[0-9a-f]{64}")
+"""Names of the copies' folders; they begin with a dot while they are not whole."""
 SECONDS_BETWEEN_LOOKS = 0.05
 GB = 1e9
 
@@ -77,48 +80,53 @@ def reserve(copies: Sequence[Copy], limit_gb: float) -> None:
         (folder / IN_USE).mkdir(parents=True, exist_ok=True)
         (folder / LOCKS).mkdir(exist_ok=True)
         with locked(folder / LOCK):
-            of_others = _needed_by_others(folder)
-            _make_room(folder, wanted, of_others, copies, limit_gb)
+            _make_room(folder, wanted, copies, limit_gb)
             if not wanted.keys() <= _held.get(folder, set()):
                 _hold(folder, wanted)
 
 
-def _make_room(
-    folder: Path, wanted: Mapping[str, int], of_others: Mapping[str, int], copies: Sequence[Copy], limit_gb: float
-) -> None:
-    there = {path.name: path for path in folder.iterdir() if COPY.fullmatch(path.name)}
+def _make_room(folder: Path, wanted: Mapping[str, int], copies: Sequence[Copy], limit_gb: float) -> None:
+    folders = [path for path in folder.iterdir() if FOLDER.fullmatch(path.name)]
+    there = {path.name: path for path in folders if not path.name.startswith(".")}
     sizes = {name: _size(path) for name, path in there.items()}
-    needed = {**of_others, **wanted, **{name: sizes.get(name, 0) for name in _held.get(folder, ())}}
+    needed = {**_in_use(folder), **wanted}
     missing = sum(copy.size for copy in copies if not copy.is_whole())
     names = f"{copies[0].objects[0].uri} and {len(copies) - 1} others"
     if sum(wanted.values()) > limit_gb * GB:
         raise DataError(
-            f"{names} are {sum(wanted.values()) / GB:.2f} GB, and data.copies_gb={limit_gb:g} is the most that copies "
+            f"{names} are {sum(wanted.values()) / GB:.3g} GB, and data.copies_gb={limit_gb:g} is the most that copies "
             f"may take in {folder}: give a higher data.copies_gb, fewer channels or cases"
         )
     total = sum({**sizes, **needed}.values())
-    for left in (path for path in folder.iterdir() if LEFT.fullmatch(path.name) and path.name[1:] not in needed):
-        shutil.rmtree(left, ignore_errors=True)  # by a process that died
+    for path in folders:
+        if path.name.startswith(".") and path.name[1:] not in needed:
+            shutil.rmtree(path, ignore_errors=True)  # left by a process that died
     spare = sorted(set(there) - set(needed), key=lambda name: _last_used(there[name]))
     while spare and (total > limit_gb * GB or missing > shutil.disk_usage(folder).free):
         total -= sizes[spare[0]]
         discard(there[spare.pop(0)])
     if total > limit_gb * GB:
         raise DataError(
-            f"{names} do not fit beside what other commands at work need: {total / GB:.2f} GB together, and "
+            f"{names} do not fit beside what other commands at work need: {total / GB:.3g} GB together, and "
             f"data.copies_gb={limit_gb:g} is the most that copies may take in {folder}: wait, or raise it"
         )
     if missing > (free := shutil.disk_usage(folder).free):
         raise DataError(
-            f"{names}: {missing / GB:.2f} GB are to be fetched into {folder}, whose disk has {free / GB:.2f} GB free: "
+            f"{names}: {missing / GB:.3g} GB are to be fetched into {folder}, whose disk has {free / GB:.3g} GB free: "
             "free some space, or give a work_dir on a larger disk"
         )
 
 
-def _needed_by_others(folder: Path) -> dict[str, int]:
-    """Bytes of the copies that other processes at work need; what those have left that died is removed."""
+def in_use(folder: Path) -> set[str]:
+    """The names of the copies that processes at work need."""
+    with os_errors(folder), locked(folder / LOCK):
+        return set(_in_use(folder))
+
+
+def _in_use(folder: Path) -> dict[str, int]:
+    """Bytes of the copies that processes at work need; what those said that died is removed. With the LOCK held."""
     needed: dict[str, int] = {}
-    for file in (folder / IN_USE).iterdir():
+    for file in (folder / IN_USE).glob("*"):
         with file.open() as note:
             if _is_locked(note):
                 file.unlink()

@@ -10,11 +10,13 @@ from multiprocessing.pool import ThreadPool
 from typing import Any, TypeVar
 
 from mlproject.data.case import Case
-from mlproject.data.copies import GB, LOCKS, USED, Copy, discard, locked, reserve
+from mlproject.data.copies import LOCKS, USED, Copy, discard, locked, reserve
 from mlproject.data.objects import SCHEME
 from mlproject.errors import DataError
 
 logger = logging.getLogger(__name__)
+
+MB = 1e6
 
 T = TypeVar("T")
 Watch = Callable[[str, Iterable[T], int], Iterable[T]]
@@ -53,8 +55,8 @@ def fetch(cases: Sequence[Case], limit_gb: float, labelled: bool = True, watch: 
         return
     unchecked = _fetch_all(missing, watch).count(False)
     logger.info(
-        "fetched %d objects, %.2f GB, in %.0f s (%d were here already)%s",
-        len(missing), sum(copy.size for copy in missing) / GB, time.monotonic() - began, len(copies) - len(missing),
+        "fetched %d objects, %.1f MB, in %.0f s (%d were here already)%s",
+        len(missing), sum(copy.size for copy in missing) / MB, time.monotonic() - began, len(copies) - len(missing),
         f"; the server gives no checksum of {unchecked}: their size alone was checked" if unchecked else "",
     )  # fmt: skip
 

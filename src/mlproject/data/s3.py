@@ -59,7 +59,7 @@ ADVICE = {
 CONNECTIONS = 16
 BLOCK = 2**20  # bytes
 ATTEMPTS = 4
-"""How often an object is begun; botocore itself repeats each request that a server refuses three times before."""
+"""How often an object is begun; before, botocore itself repeats a request that the server refuses for now."""
 FIRST_WAIT_SECONDS = 1.0
 """Before the second attempt; it doubles."""
 PASSING = (HTTPClientError, ConnectionError, IncompleteReadError, FlexibleChecksumError)
@@ -123,7 +123,7 @@ def client() -> Any:
     config = Config(
         connect_timeout=10,
         read_timeout=60,
-        retries={"max_attempts": 4, "mode": "standard"},
+        retries={"mode": "standard"},  # how often, says AWS_MAX_ATTEMPTS
         max_pool_connections=CONNECTIONS,
     )
     return boto3.Session().client("s3", config=config)
@@ -166,6 +166,8 @@ def _download_once(s3: Any, source: BucketObject, file: Path, is_stopped: Callab
     """One attempt; raises _InPassing where another one may succeed."""
     with in_words(source.uri), _in_passing():
         answer = s3.get_object(Bucket=source.bucket, Key=source.key, IfMatch=f'"{source.etag}"')
+        if answer["ETag"].strip('"') != source.etag:  # a server that does not know If-Match
+            raise DataError(f"{source.uri}: {CHANGED}")
         etag = Etag(source, answer, lambda: _size_of_part(s3, source))
         with file.open("wb") as copy:
             for block in answer["Body"].iter_chunks(BLOCK):

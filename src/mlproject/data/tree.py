@@ -16,7 +16,7 @@ from mlproject.errors import DataError
 
 READ_BY_LAYOUTS = "dataset.json"
 """The files whose content layouts read, besides a table that is the root: those of msd and nnunet."""
-LARGEST_TABLE = 2**26  # bytes
+TABLE, LARGEST_TABLE = ".csv", 2**26  # bytes
 BESIDE = {"rawdata": "derivatives"}
 """Folders in which a layout looks beside the root (isles2022), by the root's name."""
 
@@ -100,7 +100,7 @@ def tree_of(settings: DataSettings, cache: Path | None) -> Iterator[Tree]:
         raise DataError(f"data.root={settings.root} is in a bucket: give the folder where its copies go (cache)")
     with tempfile.TemporaryDirectory(prefix="names-", ignore_cleanup_errors=True) as folder:
         top = Path(folder)
-        objects = {top / one.bucket / one.key: one for one in _listed(settings.where)}
+        objects = {top / one.bucket / one.key: one for one in _listed(settings)}
         for file, one in objects.items():
             _make_file(file, one)
         root = top / settings.where[len(SCHEME) :]
@@ -110,20 +110,16 @@ def tree_of(settings: DataSettings, cache: Path | None) -> Iterator[Tree]:
         yield Tree(replace(settings, root=str(root)), top, objects, cache)
 
 
-def _listed(uri: str) -> list[BucketObject]:
-    """The objects below a prefix; where the prefix is itself an object, a table, those beside it and further down."""
+def _listed(settings: DataSettings) -> list[BucketObject]:
+    """The objects below the root; if that is a table, those beside it and further down."""
     from mlproject.data.s3 import S3Folder  # only now: boto3 takes a third of a second
 
-    above, _, name = uri.rpartition("/")
-    folder = S3Folder(uri)
-    if is_s3(above):
-        parent = S3Folder(above)
-        first = parent.objects(Prefix=f"{parent.prefix}{name}", PaginationConfig={"MaxItems": 1})
-        if first and first[0].size and first[0].key == f"{parent.prefix}{name}":
-            folder = parent
+    above, _, name = settings.where.rpartition("/")
+    is_table = is_s3(above) and (settings.layout == "table" or name.lower().endswith(TABLE))
+    folder = S3Folder(above if is_table else settings.where)
     listed = folder.objects()
     if not listed:
-        raise DataError(f"{folder.locate('')}: there is no object below this prefix. See data.root={uri}")
+        raise DataError(f"{folder.locate('')}: there is no object below this prefix. See data.root={settings.root}")
     if name in BESIDE and is_s3(above):
         listed += S3Folder(f"{above}/{BESIDE[name]}").objects()
     return [one for one in listed if not one.key.endswith("/")]

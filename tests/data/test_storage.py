@@ -81,6 +81,11 @@ def test_access(
     assert "\n" not in str(caught.value) and "s3://bucket/prefix/" in str(caught.value)
 
 
+def test_a_name_that_no_bucket_has_is_one_line(buckets: Path) -> None:
+    with pytest.raises(DataError, match=r"\As3://no bucket/x/: S3 fails: [^\n]+\Z"):
+        storage.folder_of("s3://no bucket/x").names()
+
+
 def test_one_file(buckets: Path, tmp_path: Path) -> None:
     (buckets / "one").mkdir()
     for location in ("s3://one/a/b/mask.nii.gz", "s3://one/mask.nii.gz", str(tmp_path / "a/mask.nii.gz")):

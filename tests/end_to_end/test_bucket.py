@@ -47,8 +47,6 @@ def test_the_stages(tracking: Path, tiny_isles: Path, buckets: Path, capsys: pyt
     assert note.count(ROOT) == 2 and f"-P 'data.root={ROOT}'" in note
     assert "objects" not in f"{note} {trained.data.params} {data.dataset.source}"
 
-    # Gone on with from a folder of this machine, then tuned from the bucket again.
-    run("train", training__resume=trained.info.run_id, data__root=str(tiny_isles), data__split_file=split)
     run("postprocess", run=trained.info.run_id, data__split_file=split)
     model = f"runs:/{newest('postprocess').info.run_id}/model"
 
@@ -74,6 +72,8 @@ def test_the_stages(tracking: Path, tiny_isles: Path, buckets: Path, capsys: pyt
     assert cli.main(again) == 2 and "s3://masks/one.nii.gz exists" in capsys.readouterr().err
     assert cli.main([*again, "--force"]) == 0
 
+    # What began in the bucket goes on from a folder of this machine.
+    run("train", training__resume=trained.info.run_id, data__root=str(tiny_isles), data__split_file=split)
     run("describe", data__root=ROOT, output="found.yaml", work_dir="fourth")
     assert yaml.safe_load(Path("found.yaml").read_text())["data"]["root"] == ROOT
 

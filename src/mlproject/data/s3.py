@@ -196,7 +196,7 @@ def _in_passing() -> Iterator[None]:
     try:
         yield
     except PASSING as error:
-        raise _InPassing(" ".join(str(error).split())) from error
+        raise _InPassing(_line(error)) from error
     except ClientError as error:
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         if status >= 500 or _code(error) in NOT_NOW:
@@ -221,9 +221,13 @@ def in_words(where: str) -> Iterator[None]:
         raise DataError(f"{where}: {NO_CREDENTIALS}") from error
     except ClientError as error:
         code = _code(error)
-        raise DataError(f"{where}: S3 refuses ({code}): {ADVICE.get(code, error)}") from error
+        raise DataError(f"{where}: S3 refuses ({code}): {ADVICE.get(code, _line(error))}") from error
     except (BotoCoreError, Boto3Error, ValueError) as error:
-        raise DataError(f"{where}: S3 fails: {error}") from error
+        raise DataError(f"{where}: S3 fails: {_line(error)}") from error
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _code(error: ClientError) -> str:

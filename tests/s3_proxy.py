@@ -14,7 +14,7 @@ class Answer:
     """What goes back to the client.
 
     Attributes:
-        status, headers, body: the server's own at first.
+        status, headers, body: the server's own at first; names of headers are in lower case.
         sent: how many bytes of the body go out before the connection breaks off; None: all.
     """
 
@@ -24,7 +24,7 @@ class Answer:
     sent: int | None = None
 
     def refuse(self, status: int, code: str) -> None:
-        self.status, self.headers = status, {"Content-Type": "application/xml"}
+        self.status, self.headers = status, {"content-type": "application/xml"}
         self.body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{code}</Message></Error>".encode()
 
 
@@ -61,7 +61,8 @@ def proxy(server: str) -> Iterator[Proxy]:
                 upstream.putheader(name, value)
             upstream.endheaders(body)
             response = upstream.getresponse()
-            headers = {n: v for n, v in response.getheaders() if n.lower() not in ("transfer-encoding", "connection")}
+            found = {name.lower(): value for name, value in response.getheaders()}
+            headers = {n: v for n, v in found.items() if n not in ("transfer-encoding", "connection")}
             answer = Answer(response.status, headers, response.read())
             upstream.close()
             if self.command == "GET" and "?" not in self.path.replace("?x-id=GetObject", ""):
@@ -74,8 +75,8 @@ def proxy(server: str) -> Iterator[Proxy]:
 
         def _send(self, answer: Answer) -> None:
             self.send_response(answer.status)
-            given = {name: value for name, value in answer.headers.items() if name.lower() != "content-length"}
-            length = answer.headers.get("Content-Length") if self.command == "HEAD" else str(len(answer.body))
+            given = {name: value for name, value in answer.headers.items() if name != "content-length"}
+            length = answer.headers.get("content-length") if self.command == "HEAD" else str(len(answer.body))
             for name, value in {**given, "Content-Length": length or "0"}.items():
                 self.send_header(name, value)
             self.end_headers()

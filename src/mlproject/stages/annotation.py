@@ -157,7 +157,7 @@ def reproduction(run: Run, entry_point: str, data: DataSettings, /, **more: str)
     given = "".join(f" -P {shlex.quote(f'{name}={value}')}" for name, value in more.items())
     files, given = ["config.yaml"], f'{given} -P config="$PWD/config.yaml"'
     if data.layout != "demo":  # which makes its cases itself
-        given += f" -P data.root={shlex.quote(data.root) if is_s3(data.root) else '/path/to/the/data'}"
+        given += f" -P {shlex.quote(f'data.root={data.where}' if is_s3(data.root) else 'data.root=/path/to/the/data')}"
     if data.split_file is not None:  # a file of the machine that the run was on; the run has its own copy
         files, given = [*files, "split.csv"], f'{given} -P data.split_file="$PWD/split.csv"'
     commands = [f"mlflow artifacts download --run-id {run.id} --artifact-path {name} --dst-path ." for name in files]

@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # Setting CXXFLAGS drops -O3 from pydensecrf2's build and makes its CRF 6 to 10 times slower.
 unexport CXXFLAGS CFLAGS
 
-.PHONY: help environment demo test test-all lint bench tour paper clean
+.PHONY: help environment demo server test test-all fuzz lint bench tour paper clean
 help:  ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
@@ -18,15 +18,24 @@ $(VENV)/environment: conda.yaml
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r $(VENV)/requirements.txt
 	touch $@
 
-$(VENV)/development: $(VENV)/environment pyproject.toml
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
-		$$($(VENV)/bin/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['dependency-groups']['dev'])")
+# $(call group,NAME): the packages of a dependency group of pyproject.toml.
+group = $$($(VENV)/bin/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['dependency-groups']['$(1)'])")
+$(VENV)/server: $(VENV)/environment pyproject.toml
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(call group,server)
+	touch $@
+
+$(VENV)/development: $(VENV)/server
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(call group,dev)
 	touch $@
 
 environment: $(VENV)/environment  ## .venv with the run-time dependencies
 
 demo: $(VENV)/environment  ## train, tune, evaluate and register on synthetic cases, about 5 minutes on 2 cores
 	mlflow run . --env-manager local
+
+# SERVER_FOLDER SERVER_HOST SERVER_PORT SERVER_DATABASE_PORT SERVER_BUCKET_PORT SERVER_ALLOWED_HOSTS: see docs/server.md.
+server: $(VENV)/server  ## a lab's tracking server: PostgreSQL, a bucket, users and passwords (docs/server.md)
+	@PYTHONPATH=src exec python -m lab_server
 
 lint: $(VENV)/development  ## style, types, and that imports point one way
 	ruff check .
@@ -40,17 +49,20 @@ test: $(VENV)/development  ## the whole suite, on all cores (python -m pytest FI
 test-all: $(VENV)/development  ## the suite and what takes minutes: faults at random moments, load, the clock
 	python -m pytest --numprocesses auto --maxprocesses 8 --dist loadgroup
 
+fuzz: $(VENV)/development  ## thousands of damaged scans and requests, sent to a served model; FUZZ_INPUTS=5000 of each kind
+	FUZZ_INPUTS=$(or $(FUZZ_INPUTS),5000) python -m pytest --numprocesses auto --maxprocesses 8 --dist loadgroup \
+		tests/tracking/test_served_fuzz.py tests/end_to_end/test_serving_faults.py
+
 # nnU-Net, beside which `bench` measures, and what its predictor imports; it sees the environment, which does not see it.
 $(VENV)/bench: bench/requirements.txt $(VENV)/environment
 	rm -rf $@
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --target $@ -r $<
 
-bench: $(VENV)/bench  ## speed beside its peers: a table, and bench.json; about 12 minutes on 2 cores
+bench: $(VENV)/bench  ## speed beside its peers: a table, and bench.json; about 15 minutes on 2 cores
 	PYTHONPATH=src python -m bench.run
 
 tour: $(VENV)/environment  ## the pictures of docs/tour.md, made anew; needs Chromium; about 8 minutes on 2 cores
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
-		$$($(VENV)/bin/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['dependency-groups']['tour'])")
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(call group,tour)
 	$(VENV)/bin/python docs/make_tour.py
 
 # What `make paper` is run on: a data set in the layout isles2022, and its split; made where LESION_DATA has the recipe.

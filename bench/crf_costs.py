@@ -18,6 +18,7 @@ from bench.row import Row, timed
 from mlproject.prediction.crf import CrfSettings, refine
 from mlproject.prediction.probability import CaseProbability
 from mlproject.tracking import runs
+from mlproject.tracking.run import Run
 from mlproject.tracking.settings import TrackingSettings
 from mlproject.tuning.case_workers import CaseWorkers
 from mlproject.tuning.crf_engine import CrfCase
@@ -102,7 +103,7 @@ class _NoWork:
         return enumerate(self.tables)
 
 
-def _log(run: runs.Run, tables: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+def _log(run: Run, tables: tuple[pd.DataFrame, pd.DataFrame]) -> None:
     """What the stage postprocess logs of a search: a few metrics, two curves and four tables."""
     trials, pairs = tables
     run.log_metrics({f"bench/{number}": 0.5 for number in range(10)})

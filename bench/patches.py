@@ -15,6 +15,7 @@ import numpy as np
 import torch
 import torchio as tio
 
+from bench import nnunet_loader
 from bench.cases import CHANNELS
 from bench.row import Row, timed
 from mlproject.data.cache import PreparedCache
@@ -33,6 +34,8 @@ REPEATS = 5
 PATCHES = 96  # of one measurement
 BATCH = 2
 QUEUE = 48  # patches that TorchIO's queue holds: of all cases
+TORCHIO = "TorchIO's SubjectsDataset, LabelSampler and Queue, the same changes as often"
+NNUNET = "nnU-Net's data loader and the changes of its default trainer (nnunetv2), which are more"
 
 
 def rows() -> list[Row]:
@@ -43,14 +46,18 @@ def rows() -> list[Row]:
         files = [_write(number, Path(folder) / f"{number}") for number in range(CASES)]
         cache = PreparedCache(Path(folder) / "cache", PreprocessingSettings())
         prepared = [cache.load(case) for case in files]
-        return [
-            _row("from preprocessed cases in memory", prepared, _in_memory(prepared), 5.0),
-            _row("from raw files, first epoch excluded", prepared, _from_files(files), 8.0),
+        found = [
+            _row("from preprocessed cases in memory", TORCHIO, prepared, _queue(_in_memory(prepared)), 5.0),
+            _row("from raw files, first epoch excluded", TORCHIO, prepared, _queue(_from_files(files)), 8.0),
         ]
+        nnunet = nnunet_loader.patches(prepared, PATCH, BATCH, Path(folder) / "nnunet")
+        if nnunet is not None:
+            found.append(_row("from preprocessed cases", NNUNET, prepared, nnunet, 1.5))
+        return found
 
 
-def _row(what: str, prepared: list[PreparedCase], peer: tio.SubjectsDataset, target: float) -> Row:
-    ours, theirs = _ours(prepared), _queue(peer)
+def _row(what: str, against: str, prepared: list[PreparedCase], theirs: Iterator[object], target: float) -> Row:
+    ours = _ours(prepared)
     seconds: tuple[list[float], list[float]] = ([], [])
     for batches in (ours, theirs):
         _take(batches)  # the first epoch
@@ -60,7 +67,7 @@ def _row(what: str, prepared: list[PreparedCase], peer: tio.SubjectsDataset, tar
     pace = [PATCHES / median(times) for times in seconds]
     return Row(
         what=f"patches of {PATCH}³ with augmentation, {what}, 1 core",
-        against="TorchIO's SubjectsDataset, LabelSampler and Queue, the same changes as often",
+        against=against,
         unit="x",
         samples=tuple(b / a for a, b in zip(*seconds, strict=True)),
         target=target,

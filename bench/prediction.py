@@ -4,12 +4,9 @@
 
 import copy
 import io
-import sys
-import warnings
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from itertools import product
-from pathlib import Path
 from statistics import median
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +17,7 @@ from monai.inferers.utils import sliding_window_inference
 from numpy.typing import NDArray
 from torch import nn
 
+from bench import nnunet_loader
 from bench.cases import PROCESSES, prepared_case
 from bench.row import Row, timed
 from mlproject.data.preprocessing import PreparedCase
@@ -30,8 +28,7 @@ from mlproject.prediction.sliding_window import predict_probability
 
 PATCH = (64, 64, 64)
 NUMBERS = (1, 4, 8)
-REPEATS = 3
-NNUNET = Path(sys.prefix) / "bench"  # where the Makefile puts nnU-Net, and what it needs, away from everything else
+REPEATS = 2
 
 Predict = Callable[[PreparedCase], NDArray[np.float32]]
 
@@ -122,19 +119,15 @@ def nnunet(network: nn.Module) -> Predict | None:
 
     It blends logits, in half precision, and may lay other windows.
     """
-    sys.path.append(str(NNUNET))  # last: nothing there hides what is installed
     said = io.StringIO()
     try:
-        with redirect_stdout(said), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with nnunet_loader.importable():
             from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor  # type: ignore[import-not-found]
 
             predictor = nnUNetPredictor(use_mirroring=False, device=torch.device("cpu"), allow_tqdm=False)
     except ImportError as error:
         print(f"nnU-Net is left out ({error}): `make bench` installs it")
         return None
-    finally:
-        sys.path.remove(str(NNUNET))
     predictor.network = network
     predictor.configuration_manager = SimpleNamespace(patch_size=PATCH)
     predictor.label_manager = SimpleNamespace(num_segmentation_heads=1)

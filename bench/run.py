@@ -41,7 +41,9 @@ def main(arguments: list[str]) -> None:
     rows = []
     for name in options.modules:
         print(f"measuring {name} ...", flush=True)
+        begun = time.monotonic()
         rows.extend(importlib.import_module(f"bench.{name}").rows())
+        print(f"  took {(time.monotonic() - begun) / 60:.1f} minutes", flush=True)
     minutes = (time.monotonic() - start) / 60
     print_table([row.cells() for row in rows])
     print(f"{minutes:.1f} minutes on {where['cores']} cores; also in {options.json}")

@@ -18,18 +18,19 @@ from bench.cases import SHAPE
 from bench.row import Row, timed
 from bench.training import trainer_of
 from mlproject.data.synthetic import write_dataset
-from mlproject.stages.train import PICTURES
 from mlproject.tracking import runs
 from mlproject.tracking.experiment_page import CASE_IMAGE
+from mlproject.tracking.run import Run
 from mlproject.tracking.settings import TrackingSettings
 from mlproject.training import checkpoint
 from mlproject.training.progress import Point
 from mlproject.training.settings import TrainingSettings
+from mlproject.training.state import PICTURES
 
 PROJECT = Path(__file__).parents[1]
 CASES = 8
 IMPORTS = "import torch, mlflow, torchio, monai"
-REPEATS = 5
+REPEATS = 3
 TRAINING_CASES = 40  # of the training whose logging is measured
 EPOCHS = 10
 STEPS = 6
@@ -82,12 +83,14 @@ def _logging(folder: Path) -> Row:
     step_seconds = median(timed(lambda: trainer.step(fixed))[0] for _ in range(STEPS))
     epoch_steps = TRAINING_CASES * trainer.patches.settings.per_case // settings.batch_size
     file = folder / "last.pt"
-    checkpoint.write(trainer.state.to_dict(), file)
+    for name in ("last.pt", "best.pt"):
+        checkpoint.write(trainer.state.to_dict(), folder / name)
     picture = np.random.default_rng(0).integers(0, 255, (300, 900, 3), dtype=np.uint8)
     shares = []
     with chdir(folder):
         mlflow.set_tracking_uri(f"sqlite:///{folder / 'logging.db'}")
-        with runs.open_run(TrackingSettings(system_metrics=False), "bench", "train") as run:
+        tracking, spools = TrackingSettings(system_metrics=False), folder / "spool"
+        with runs.open_run(tracking, "bench", "train", spools=spools) as run:
             for epoch in range(EPOCHS):
                 points = _points(epoch * epoch_steps, epoch_steps, settings.log_every)
                 seconds, _ = timed(partial(_log, run, epoch, points, picture, file, settings.upload_every))
@@ -112,12 +115,10 @@ def _points(first: int, steps: int, log_every: int) -> list[Point]:
     return [*points, Point(first + steps, 1000 * (first + steps), {"validation/dice": 0.5})]
 
 
-def _log(run: runs.Run, epoch: int, points: list[Point], picture: np.ndarray, file: Path, upload_every: int) -> None:
+def _log(run: Run, epoch: int, points: list[Point], picture: np.ndarray, file: Path, upload_every: int) -> None:
     """As `mlproject.stages.train.epochs` and its caller do it; a picture in each of PICTURES parts of the training."""
-    run.log_points(points)
+    run.log_points(points, once=True)
     if epoch < PICTURES:
         run.log_picture(CASE_IMAGE, picture, points[-1].step)
     if (epoch + 1) % upload_every == 0:
-        for _ in ("best.pt", "last.pt"):
-            run.log_file(file, "checkpoints")
-        run.tag(checkpoint_step=str(points[-1].step))
+        run.log_checkpoints([file, file.with_name("best.pt")], points[-1].step)

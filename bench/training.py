@@ -33,7 +33,7 @@ STEPS = {"cpu": 6, "cuda": 150}  # of one measurement
 REPEATS = {"cpu": 7, "cuda": 7}
 END_TO_END = {"cpu": 0.90, "cuda": 0.95}
 AGAINST_PLAIN = {"cpu": 1.5, "cuda": 3.0}
-STARTS, POINTS = 3, 4  # trainings with several processes, and how often each says its pace
+STARTS, POINTS = 2, 4  # trainings with several processes, and how often each says its pace
 
 
 def rows() -> list[Row]:
@@ -113,7 +113,7 @@ def _scaling(folder: Path) -> Row:
             devices=devices,
             threads=1,
             batch_size=2 * PROCESSES,
-            log_every=4,
+            log_every=2,
         )
         with closing(fit(replace(job, isolated=True))) as events:
             told = islice((event.patches_per_second for event in events if isinstance(event, Progress)), 1 + POINTS)

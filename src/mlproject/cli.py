@@ -9,14 +9,14 @@ import resource
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
 from dataclasses import dataclass
 from importlib import import_module
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from mlproject import config, interrupts, usage
+from mlproject import config, credentials, interrupts, usage
 from mlproject.errors import CasesFailedError, SettingsError, UserError
 from mlproject.stages.console import complain, configure_logging, console, nothing_printed
 from mlproject.training.launcher import placed
@@ -37,6 +37,7 @@ STAGES = {
     "postprocess": ("postprocess", "PostprocessSettings", "tune threshold and CRF of a trained run"),
     "evaluate": ("evaluate", "EvaluateSettings", "measure a model on labelled cases"),
     "predict": ("predict", "PredictSettings", "segment one case, or a folder of cases"),
+    "sync": ("sync", "SyncSettings", "deliver what runs have logged while the MLflow server was gone"),
     "clean": ("clean", "CleanSettings", "show what work_dir holds, and remove what no run needs any more"),
 }
 SERVER_LIBRARIES = {"mlflow", "requests", "urllib3", "botocore", "boto3", "sqlalchemy"}
@@ -88,6 +89,7 @@ def _allow_many_files() -> None:
 def _outcome(stage: str, arguments: Sequence[str], options: Options) -> tuple[int, dict[str, Any]]:
     """The exit code of a stage, and what --json says of it."""
     try:
+        credentials.take_out_of_tracking_uri(os.environ)
         launcher = interrupts.launcher()
         if launcher is not None:
             # Paths and a relative tracking URI mean the folder in which the user typed `mlflow run`.
@@ -98,8 +100,12 @@ def _outcome(stage: str, arguments: Sequence[str], options: Options) -> tuple[in
         return 0, {"status": "finished", **(result or {})}
     except Exception as error:
         if options.debug:
-            traceback.print_exc()
+            print(credentials.without(traceback.format_exc()), end="", file=sys.stderr)
+        if isinstance(error, SettingsError) and "MLFLOW_RUN_ID" in os.environ:  # else the stage's `connect` has done it
+            with suppress(Exception):  # what is wrong with the settings matters more
+                import_module("mlproject.tracking.source").mend_source()
         text, code = _in_words(error)
+        text = credentials.without(text)
         status = "stopped" if interrupts.is_stop(error) else "failed"
         result = error.result if isinstance(error, CasesFailedError) else {}
     complain("error", text)  # here: the exception is gone, and with it the bar of the step that it left

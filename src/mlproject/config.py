@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
+from mlproject import credentials
 from mlproject.errors import SettingsError
 
 T = TypeVar("T")
@@ -25,11 +26,12 @@ def load(settings: type[T], arguments: Sequence[str], folders: Sequence[Path], s
     """Settings of one stage from its command line: `--config FILE` first, then each `--a.b value` over it.
 
     A relative FILE is looked for in `folders`, in their order. Raises SettingsError for an unknown name
-    (with the nearest valid one), one that the stage does not take, a value of the wrong type, and whatever the
-    dataclass itself refuses.
+    (with the nearest valid one), one that the stage does not take, a value of the wrong type or with a password in it,
+    and whatever the dataclass itself refuses.
     """
     names = dict(leaves(settings))
     arguments = _join_values(arguments, names)
+    _refuse_secrets(arguments)
     parser = ArgumentParser(prog=f"src/run.py {stage}", exit_on_error=False)
     parser.add_argument("--config", type=str)
     parser.add_class_arguments(settings)
@@ -42,7 +44,9 @@ def load(settings: type[T], arguments: Sequence[str], folders: Sequence[Path], s
         file = parser.parse_args([a for a in arguments if re.match(r"--config(=|$)", a)]).config
         if file:
             path = _existing(file, folders)
-            arguments = [*_as_arguments(_read_yaml(path), names, path), *arguments]
+            from_file = _as_arguments(_read_yaml(path), names, path)
+            _refuse_secrets(from_file, f" ({path})")
+            arguments = [*from_file, *arguments]
         parsed = parser.parse_args(arguments)
         parsed.pop("config")
         return settings(**vars(parser.instantiate(parsed)))
@@ -137,6 +141,13 @@ def _refuse_unknown(given: Sequence[str], names: Mapping[str, Any], where: str) 
         last = [n for n in names if n.split(".")[-1] == name.split(".")[-1]]
         advice = f"did you mean {(near or last)[0]!r}?" if near or last else f"valid names: {', '.join(names)}"
         raise SettingsError(f"no setting is called {name!r} ({where}): {advice}")
+
+
+def _refuse_secrets(arguments: Sequence[str], where: str = "") -> None:
+    """Before anything else is said of a value: messages repeat it."""
+    for argument in arguments:
+        name, _, value = argument.removeprefix("--").partition("=")
+        credentials.refuse(f"{name}{where}", value)
 
 
 def _refuse_untaken(given: Sequence[str], names: Mapping[str, Any], settings: type, stage: str) -> None:

@@ -25,6 +25,12 @@ class TrackingError(UserError):
     """The MLflow server does not answer or refuses."""
 
 
+class UndeliveredError(TrackingError):
+    """All is done, and some of what was logged waits on this disk, because the MLflow server is gone."""
+
+    exit_code = 3
+
+
 class TrainingError(UserError):
     """Training cannot go on: a non-finite loss, a worker that died."""
 

@@ -64,6 +64,11 @@ def stop_now(text: str) -> Interrupted:
     return Interrupted(text, _received or signal.SIGTERM)
 
 
+def seconds_left(seconds: float) -> float:
+    """What is left of so many seconds since the first signal; a tenth of them at least."""
+    return max(seconds / 10, seconds - (time.monotonic() - _received_at))
+
+
 @contextmanager
 def graceful() -> Iterator[None]:
     """Within: a first signal raises nothing, the work looks at `requested` and ends by itself."""

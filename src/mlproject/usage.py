@@ -31,8 +31,10 @@ EXAMPLES = (
 VARIABLES = {
     "MLFLOW_TRACKING_URI": "the MLflow server, or sqlite:///FILE; without it mlflow.db in this folder",
     "MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD": "for a server that asks for them",
+    "MLFLOW_TRACKING_TOKEN": "for a server behind a proxy that takes a token",
     "STROKE_LESION_STUDY_DATABASE": "the database that the workers of a search share",
     "STROKE_LESION_DEVICE": "where a served model runs: cpu, cuda, cuda:1",
+    "STROKE_LESION_MAX_...": "what a request may ask of a served model: docs/serving.md",
     "CUDA_VISIBLE_DEVICES": "the GPUs that may be used",
     "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL": "for files in an S3 bucket",
     "NO_COLOR": "no colours",
@@ -41,6 +43,7 @@ EXIT_CODES = {
     "0": "done",
     "1": "failed on the way, or some of many cases failed",
     "2": "refused: settings, data, model or server, with what to do",
+    "3": "done here, but the MLflow server is gone: what it has not got waits in work_dir, for `sync`",
     "128 + n": "stopped by signal n: 130 Ctrl-C, 143 SIGTERM, 138 SIGUSR1; training has left a checkpoint",
 }
 

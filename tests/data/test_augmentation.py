@@ -7,7 +7,8 @@ import torch
 import torchio as tio
 from torch import Tensor
 
-from mlproject.data.augmentation import Augmentation, AugmentationSettings, affine_to_source, draw_augmentation
+from mlproject.data.affine import affine_to_source
+from mlproject.data.augmentation import Augmentation, AugmentationSettings, draw_augmentation
 from mlproject.errors import SettingsError
 
 OFF = AugmentationSettings(

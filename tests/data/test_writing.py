@@ -88,6 +88,24 @@ def test_other_formats_keep_origin_spacing_and_direction(tmp_path: Path, referen
     np.testing.assert_allclose(mask.GetDirection(), scan.GetDirection(), atol=1e-6)
 
 
+@pytest.mark.parametrize("reference", [".mha", ".nrrd"])
+@pytest.mark.parametrize("output", [".mha", ".nrrd", ".nii", ".nii.gz"])
+def test_what_other_formats_say_in_words_is_not_copied(tmp_path: Path, reference: str, output: str) -> None:
+    scan = SimpleITK.GetImageFromArray(np.arange(210, dtype=np.float32).reshape(SHAPE).transpose())
+    scan.SetMetaData("PatientName", "JANE DOE")
+    scan.SetMetaData("descrip", "JANE DOE")
+    SimpleITK.WriteImage(scan, tmp_path / f"scan{reference}")
+    assert b"JANE" in (tmp_path / f"scan{reference}").read_bytes()
+    write_like(MASK, tmp_path / f"scan{reference}", tmp_path / f"mask{output}")
+    assert b"JANE" not in nib.openers.Opener(str(tmp_path / f"mask{output}")).read()
+    assert not any("JANE" in str(value) for value in metadata(tmp_path / f"mask{output}"))
+
+
+def metadata(path: Path) -> list[str]:
+    image = SimpleITK.ReadImage(path)
+    return [image.GetMetaData(key) for key in image.GetMetaDataKeys()]
+
+
 def test_a_reference_with_a_trailing_axis_of_one(tmp_path: Path) -> None:
     nib.save(nib.Nifti1Image(np.zeros((*SHAPE, 1), dtype=np.float32), oblique()), tmp_path / "scan.nii")
     write_like(MASK, tmp_path / "scan.nii", tmp_path / "mask.nii")

@@ -14,6 +14,7 @@ from mlproject import cli
 from mlproject.data.copies import Copy, reserve
 from mlproject.data.objects import BucketObject
 from mlproject.stages.console import console
+from mlproject.tracking.spool import Spool, waiting
 
 DAY = 86_400
 
@@ -152,6 +153,20 @@ def test_what_it_does_not_know_is_left(
     assert all(path.exists() for path in strange) and (elsewhere / "image.npy").exists()
     unknown = {path for item in shown["items"] if item["kind"] == "unknown" for path in item["paths"]}
     assert {str(path) for path in strange if path.name in ("notes.txt", "patient.nii.gz", "mine.npy")} <= unknown
+
+
+def test_what_waits_for_the_server_stays_and_is_named(
+    begun: Callable[..., Path], tracking: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_id = begun("FINISHED", model=True).name
+    spool = Spool(tracking / "work" / "spool" / run_id, "")
+    spool.put("tags", {"tags": {"a": "1"}})
+    spool.close()
+    age(spool.folder, 900)
+    shown = clean(capsys, "--remove", "--older_than_days", "0")
+    assert len(shown["removed"]) == 2  # the checkpoints, which the model has made superfluous
+    (item,) = [item for item in shown["items"] if item["kind"] == "not delivered"]
+    assert item["needed"] and item["reason"].startswith("1 entries wait for the server") and waiting(spool.folder) == 1
 
 
 def test_a_server_that_does_not_answer_keeps_all_that_runs_have(

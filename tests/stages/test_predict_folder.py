@@ -258,12 +258,37 @@ def cases_table(data: Path, names: list[str]) -> str:
 
 
 def test_names_that_are_no_file_names(settings: PredictSettings, data: Path, tmp_path: Path) -> None:
-    names = ["-rf", "ok", "OK", "x" * 300, "a_probability", "a"]
+    names = [
+        "-rf",
+        "ok",
+        "OK",
+        "x" * 300,
+        "a_probability",
+        "a",
+        "two\nlines",
+        "M\u00fcller",
+        "Mu\u0308ller",
+        "$(x) 'y' `z`",
+    ]
     where = ScanSettings(layout="table", root=cases_table(data, names))
     with pytest.raises(CasesFailedError) as caught:
         run(replace(settings, data=where, probability=True), Thresholder(), tmp_path)
-    assert len(caught.value.result["failed"]) == 4 and caught.value.result["done"] == 2
+    assert len(caught.value.result["failed"]) == 6 and caught.value.result["done"] == 4
+    assert (Path(settings.output) / "$(x) 'y' `z`.nii.gz").exists()
     assert all(path.parent == Path(settings.output) for path in Path(settings.output).rglob("*"))
+
+
+def test_a_file_name_that_is_no_utf8(settings: PredictSettings, tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    for number, name in enumerate(("sound", "no\udcffutf8")):
+        (folder / name).mkdir(parents=True)
+        for channel in ("dwi", "adc"):
+            shutil.copy(image(tmp_path / "sc ans", 1 + number, channel), folder / name / f"{channel}.nii.gz")
+    where = ScanSettings(layout="folders", root=str(folder))
+    with pytest.raises(CasesFailedError, match="no file is written for a case of this name"):
+        run(replace(settings, data=where), Thresholder(), tmp_path)
+    assert sorted(files(settings)) == ["sound.nii.gz"]
+    assert b"no\\udcffutf8" in (Path(settings.output) / "predictions.csv").read_bytes()
 
 
 def test_output_among_the_scans_is_refused(settings: PredictSettings, data: Path, tmp_path: Path) -> None:

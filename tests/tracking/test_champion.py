@@ -1,6 +1,7 @@
 """The alias moves on evidence only: real models, logged, registered and run in processes of their own."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import mlflow
@@ -50,8 +51,8 @@ def version(tracking: Path) -> Callable[..., int]:
             candidates={"network": Postprocessing()},
             seen=seen,
         )
-        with mlflow.start_run(experiment_id="0"):
-            return registry.register(registry.log_model(Segmenter(description, network)), "m")
+        run_id = mlflow.MlflowClient().create_run("0").info.run_id
+        return registry.register(registry.log_model(Segmenter(description, network), run_id), "m")
 
     return make
 
@@ -73,6 +74,14 @@ def test_better_one_takes_over_and_equal_one_does_not(version: Callable[..., int
     assert not verdict.moved and holder() == everything
     assert verdict.difference is not None and verdict.difference.mean == 0
     assert "does not replace version 2" in verdict.reason
+
+
+def test_two_that_come_together_are_not_both_the_first(version: Callable[..., int], pairs: Pairs) -> None:
+    versions = [version(-20), version(-20)]
+    with ThreadPoolExecutor() as pool:
+        verdicts = list(pool.map(lambda number: challenge("m", number, pairs[:2]), reversed(versions)))
+    assert [verdict.moved for verdict in verdicts] == [False, True] and holder() == versions[0]
+    assert "does not replace version 1" in verdicts[0].reason and "first champion" in verdicts[1].reason
 
 
 def test_cases_that_either_has_seen_do_not_count(version: Callable[..., int], pairs: Pairs) -> None:

@@ -30,10 +30,35 @@ def run_id(tracking: Path) -> str:
         candidates={"network": Postprocessing()},
         seen=(),
     )
-    with mlflow.start_run(experiment_id=mlflow.create_experiment("here")) as run:
-        uri = registry.log_model(Segmenter(description, build_network(tiny.NETWORK, 2, tiny.PATCHES.size)))
+    run = mlflow.MlflowClient().create_run(mlflow.create_experiment("here"))
+    segmenter = Segmenter(description, build_network(tiny.NETWORK, 2, tiny.PATCHES.size))
+    uri = registry.log_model(segmenter, run.info.run_id)
     assert uri == registry.model_of(run.info.run_id)
     return str(run.info.run_id)
+
+
+def test_an_upload_that_is_cut_off_is_gone_on_with(
+    run_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a process dies in the midst of it: the same entry of its spool is delivered by the next one."""
+    client = mlflow.MlflowClient()
+    (whole,) = client.search_logged_models([client.get_run(run_id).info.experiment_id])
+    folder = registry.fetch(f"models:/{whole.model_id}", tmp_path / "fetched")
+    again = client.create_run(whole.experiment_id).info.run_id
+    for method in ("log_model_artifact", "finalize_logged_model", "log_outputs"):
+        with monkeypatch.context() as patch:
+
+            def fail(*_: object, **__: object) -> None:
+                raise ConnectionError
+
+            patch.setattr(mlflow.MlflowClient, method, fail)
+            with pytest.raises(ConnectionError):
+                registry.upload(again, folder, {}, "a key")
+    uris = {registry.upload(again, folder, {}, "a key") for _ in range(2)}
+    assert uris == {registry.model_of(again)} and len(client.get_run(again).outputs.model_outputs) == 1
+    models = client.search_logged_models([whole.experiment_id], f"source_run_id = '{again}'")
+    assert [str(model.status) for model in models] == ["READY"]
+    assert registry.logged_uri(registry.fetch(*uris, tmp_path / "second")) in uris  # what it calls itself
 
 
 def test_model_version_card_and_example(run_id: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,8 @@ import pytest
 
 from mlproject.errors import SettingsError
 from mlproject.tracking import experiment_page, runs
-from mlproject.tracking.runs import NOTE_TAG, TrackingSettings
+from mlproject.tracking.run_on_server import NOTE_TAG
+from mlproject.tracking.settings import TrackingSettings
 from mlproject.tuning.crf_settings import CrfSearchSettings
 
 SETTINGS = TrackingSettings(system_metrics=False)

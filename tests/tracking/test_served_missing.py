@@ -6,54 +6,18 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import PyFuncModel
 from nibabel.nifti1 import Nifti1Image
 
-import tiny
 from mlproject.data.cache import PreparedCache
 from mlproject.data.case import Case, DataSettings, Missing
 from mlproject.data.cases import find_cases
-from mlproject.data.preprocessing import PreprocessingSettings
-from mlproject.network.architectures import build_network
-from mlproject.prediction.postprocessing import Postprocessing, apply
+from mlproject.prediction.postprocessing import apply
 from mlproject.prediction.segmenter import ModelDescription, Segmenter
-from mlproject.prediction.sliding_window import PredictionSettings
-from mlproject.tracking import registry
-
-THRESHOLD = 0.01  # about what an untrained network says
-
-
-@pytest.fixture
-def segmenter() -> Segmenter:
-    torch.manual_seed(0)
-    network = build_network(tiny.NETWORK, 2, tiny.PATCHES.size)
-    description = ModelDescription(
-        channels=("dwi", "adc"),
-        preprocessing=PreprocessingSettings(),
-        network=tiny.NETWORK,
-        patch_size=tiny.PATCHES.size,
-        prediction=PredictionSettings(device="cpu"),
-        postprocessing=Postprocessing(threshold=THRESHOLD),
-        candidates={"network": Postprocessing()},
-        seen=(),
-    )
-    return Segmenter(description, network)
-
-
-@pytest.fixture
-def logged(tracking: Path, segmenter: Segmenter) -> Callable[[Missing], PyFuncModel]:
-    def log(missing: Missing) -> PyFuncModel:
-        changed = Segmenter(replace(segmenter.description, missing=missing), segmenter.network, "cpu")
-        with mlflow.start_run(experiment_id="0"):
-            return mlflow.pyfunc.load_model(registry.log_model(changed))
-
-    return log
 
 
 @pytest.fixture

@@ -1,6 +1,9 @@
+import os
 import subprocess
+import sys
 from pathlib import Path
 
+import mlflow
 import pytest
 
 from mlproject.tracking import source as module
@@ -22,6 +25,21 @@ from mlproject.tracking.source import Source, public_url, source
 )
 def test_no_password_and_no_folder_in_the_address(remote: str, shown: str) -> None:
     assert public_url(remote) == shown
+
+
+def test_a_token_leaves_the_run_also_where_its_settings_are_refused(tracking: Path) -> None:
+    """As `mlflow run https://TOKEN@host/...` leaves it; with settings that are right, end_to_end/test_lab.py looks."""
+    client = mlflow.MlflowClient()
+    run = client.create_run("0", tags={"mlflow.source.name": "https://MARK@host/a/b#part", "mine": "https://MARK@host"})
+    done = subprocess.run(
+        [sys.executable, str(module.PROJECT / "src" / "run.py"), "train", "--no.such", "setting"],
+        env={**os.environ, "MLFLOW_RUN_ID": run.info.run_id, "MLFLOW_TRACKING_URI": mlflow.get_tracking_uri()},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2 and "no setting is called 'no.such'" in done.stderr
+    tags = client.get_run(run.info.run_id).data.tags
+    assert tags["mlflow.source.name"] == "https://host/a/b#part" and tags["mine"] == "https://MARK@host"
 
 
 def test_commit_and_changes_of_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

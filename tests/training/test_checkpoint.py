@@ -1,4 +1,5 @@
 import pickle
+import resource
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,27 @@ def test_failed_write_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(ModelError, match=r"No space left on device; the one before it is intact"):
         checkpoint.write({"step": 2}, path)
     assert checkpoint.read(path)["step"] == 1
+    assert [found.name for found in tmp_path.iterdir()] == ["last.pt"]
+
+
+def test_no_room_leaves_the_old_one(tmp_path: Path) -> None:
+    """The system refuses the write itself, which torch.save tells in words of its own."""
+    path = tmp_path / "last.pt"
+    checkpoint.write({"step": 1}, path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(ModelError, match=r"File too large; the one before it is intact"):
+            checkpoint.write({"step": 2, "weights": torch.zeros(1_000_000)}, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert checkpoint.read(path)["step"] == 1
+    assert [found.name for found in tmp_path.iterdir()] == ["last.pt"]
+
+
+def test_what_a_killed_process_left_is_written_over(tmp_path: Path) -> None:
+    (tmp_path / ".last.pt.part").write_bytes(b"half")
+    checkpoint.write({"step": 1}, tmp_path / "last.pt")
     assert [found.name for found in tmp_path.iterdir()] == ["last.pt"]
 
 

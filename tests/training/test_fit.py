@@ -59,12 +59,27 @@ def with_picture(network: torch.nn.Module, case: PreparedCase, device: torch.dev
     return replace(found, picture=np.full((2, 2, 3), 7, np.uint8)) if case.name == "case-12" else found
 
 
-def test_the_picture_of_a_case_comes_with_its_epoch_and_is_not_told_again(tmp_path: Path) -> None:
+def test_the_picture_of_a_case_comes_with_its_epoch_and_is_told_again_with_it(tmp_path: Path) -> None:
     job = replace(tiny.job(tmp_path, validate_every=2), validate=with_picture)
     first, second = epochs(job)
     assert first.picture is None and second.picture is not None and (second.picture == 7).all()
     (again,) = epochs(job)
-    assert again.step == second.step and again.picture is None
+    assert again.step == second.step and again.picture is not None and (again.picture == 7).all()
+
+
+def test_a_long_fit_has_few_pictures_and_the_same_ones_where_it_was_stopped(tmp_path: Path) -> None:
+    whole = [epoch.step for epoch in epochs(picturing(tmp_path / "whole")) if epoch.picture is not None]
+    assert 20 < len(whole) <= 26 and whole[-1] == 240  # 40 epochs were validated
+    parts = epochs(picturing(tmp_path / "parts"), stop_after=100) + epochs(picturing(tmp_path / "parts"))
+    assert sorted({epoch.step for epoch in parts if epoch.picture is not None}) == whole
+
+
+def picturing(folder: Path) -> FitJob:
+    return replace(tiny.job(folder, steps=240), validate=only_a_picture)
+
+
+def only_a_picture(*_: object) -> CaseValidation:
+    return CaseValidation(0.5, np.full((2, 2, 3), 7, np.uint8))
 
 
 def test_it_learns(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -141,6 +142,16 @@ def test_a_port_that_is_taken_is_refused(tmp_path: Path) -> None:
         job = tiny.job(tmp_path, nodes=2, node_rank=0, main_address=f"127.0.0.1:{port}")
         with pytest.raises(UserError, match=rf"cannot listen at training.main_address=127.0.0.1:{port} .*in use"):
             list(fit(job))
+
+
+def test_a_process_that_hangs_ends_all_machines_its_own_too(tmp_path: Path, address: str, start: StartNodes) -> None:
+    first, second = start(tmp_path, address, steps=10_000, timeout_s=3.0)
+    first.wait_for(step=1)
+    (worker,) = psutil.Process(second.process.pid).children()
+    worker.suspend()
+    assert "the other machines did not answer for 3 s (training.timeout_s)" in first.end()
+    assert "training process 0 on machine 1 did not answer for 3 s" in second.end()
+    assert not worker.is_running()
 
 
 @pytest.fixture

@@ -366,8 +366,8 @@ def test_storage_url(storage: str, secret: str, chosen: str, tmp_path: Path, mon
 @pytest.mark.parametrize(
     ("storage", "secret", "message"),
     [
-        ("postgresql://me:pass@host/db", "", "holds a password, and MLflow"),
-        ("postgresql://me@host/db?password=pass", "", "holds a password, and MLflow"),
+        ("postgresql://me:pass@host/db", "", "search.storage holds a .*password.* in a URL, and MLflow"),
+        ("postgresql://me@host/db?password=pass", "", "search.storage holds a .*password.* in a URL, and MLflow"),
         ("", "me:pass@host", f"{DATABASE_VARIABLE} is no database URL"),
         ("", "postgresql://me:pass@host:port/db", f"{DATABASE_VARIABLE} is no database URL"),
         ("", "mysql://me:pass@host/db", f"{DATABASE_VARIABLE} begins with mysql"),
@@ -399,7 +399,7 @@ def test_a_database_that_is_away_or_refuses_is_one_line(postgres_url: str, tmp_p
     (tmp_path / "file").touch()
     for url, reason in [
         (postgres_url.replace("of%20the%20tests", "wr0ng"), "password authentication failed"),
-        (postgres_url.replace("/postgres", "/nowhere"), 'database "nowhere" does not exist'),
+        (f"{postgres_url.removesuffix('/postgres')}/nowhere", 'database "nowhere" does not exist'),
         ("postgresql://me:wr0ng@127.0.0.1:1/db", "Connection refused"),
         (f"sqlite:///{tmp_path}", "unable to open database file"),
         (f"sqlite:///{tmp_path}/file/s.db", "needs a lock file beside it"),

@@ -8,22 +8,16 @@ depends on its own seed alone.
 
 # mypy: allow-untyped-calls
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
 import torch
-import torchio as tio
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
+from mlproject.data.affine import Millimetres, Voxels, affine_to_source, margin_of, resample
 from mlproject.data.patch_settings import AugmentationSettings
-
-Voxels = tuple[int, int, int]
-Millimetres = tuple[float, float, float]
 
 BIAS_POWERS = [powers for powers in product(range(3), repeat=3) if sum(powers) <= 2]
 """Of the three coordinates in each term of the bias field's exponent, in TorchIO's order."""
@@ -54,12 +48,7 @@ class Augmentation:
 
     def margin(self, size: Voxels, spacing_mm: Millimetres) -> Voxels:
         """Voxels to cut around a patch of `size`, from which rotation and scaling fill its corners."""
-        if self.to_source is None:
-            return (0, 0, 0)
-        half = np.array(size) * spacing_mm / 2
-        reach = np.abs(self.to_source) @ half  # of the corner that lies furthest out, on each axis
-        i, j, k = (math.ceil(max(missing, 0.0)) + 1 for missing in (reach - half) / spacing_mm)
-        return (i, j, k)
+        return (0, 0, 0) if self.to_source is None else margin_of(self.to_source, size, spacing_mm)
 
     def apply(self, image: Tensor, masks: Tensor, margin: Voxels, spacing_mm: Millimetres) -> tuple[Tensor, Tensor]:
         """The changed patch, without its margin. Outside the brain the image stays 0, as in prediction.
@@ -75,12 +64,13 @@ class Augmentation:
             The image, interpolated linearly, and the masks, by nearest neighbour, without the margin.
         """
         if self.to_source is not None:
-            image, masks = _resample(image, masks, self.to_source, margin, spacing_mm)
+            image, masks = resample(image, masks, self.to_source, margin, spacing_mm)
         if self.flipped:
             axes = [axis + 1 for axis in self.flipped]
             image, masks = image.flip(axes), masks.flip(axes)
         if self.gamma is not None:
-            torch.copysign(image.abs().pow_(_each_channel(self.gamma, image)), image, out=image)
+            # Half the time of PyTorch's power; 0 stays 0.
+            torch.copysign(image.abs().log_().mul_(_each_channel(self.gamma, image)).exp_(), image, out=image)
         if self.bias is not None:
             image *= _bias_field(self.bias, image)
         if self.contrast is not None:
@@ -127,34 +117,6 @@ def draw_augmentation(settings: AugmentationSettings, channels: int, generator: 
         noise_sd=settings.noise_sd * generator.random() if happens(settings.noise_probability) else 0.0,
         noise_seed=int(generator.integers(2**63)),
     )
-
-
-def affine_to_source(scales: Sequence[float], degrees: Sequence[float]) -> NDArray[np.float64]:
-    """The matrix (3, 3) of TorchIO's Affine with these parameters, about the centre, in RAS axes."""
-    probe = tio.ScalarImage(tensor=torch.zeros(1, 2, 2, 2))
-    affine = tio.Affine(tuple(scales), tuple(degrees), translation=(0, 0, 0))  # type: ignore[arg-type]
-    transform = affine.get_affine_transform(probe)
-    centre = np.array(probe.get_center(lps=True))
-    columns = [np.array(transform.TransformPoint(centre + unit)) - centre for unit in np.eye(3)]
-    lps_to_ras = np.diag([-1.0, -1.0, 1.0])
-    return np.asarray(lps_to_ras @ np.stack(columns, axis=1) @ lps_to_ras)
-
-
-def _resample(
-    image: Tensor, masks: Tensor, to_source: NDArray[np.float64], margin: Voxels, spacing_mm: Millimetres
-) -> tuple[Tensor, Tensor]:
-    """Image (linear) and masks (nearest neighbour) without the margin, each voxel taken from its source."""
-    shape, device = image.shape[1:], image.device
-    lines = [torch.arange(n - 2 * m, device=device) - (n - 2 * m - 1) / 2 for n, m in zip(shape, margin, strict=True)]
-    i, j, k = lines[0][:, None, None], lines[1][:, None], lines[2]
-    in_voxels = (np.diag(1 / np.array(spacing_mm)) @ to_source @ np.diag(spacing_mm)).tolist()
-    sources = [a * i + (b * j + c * k) for a, b, c in in_voxels]  # along each axis, in voxels from the centre
-    # grid_sample counts from -1 to 1 over the outer faces of the volume, and names the last axis first.
-    grid = torch.stack([place * (2 / n) for place, n in zip(sources[::-1], shape[::-1], strict=True)], dim=-1)
-    moved = functional.grid_sample(image[None], grid[None], "bilinear", "zeros", align_corners=False)[0]
-    i, j, k = (place.add_((n - 1) / 2).round_().clamp_(0, n - 1) for place, n in zip(sources, shape, strict=True))
-    flat = i.long().mul_(shape[1]).add_(j.long()).mul_(shape[2]).add_(k.long()).flatten()
-    return moved, masks.flatten(1).index_select(1, flat).reshape(-1, *grid.shape[:3])
 
 
 def _bias_field(coefficients: list[float], image: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """What a case is, and the settings that say where cases are and how they are split."""
 
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,16 @@ from mlproject.errors import DataError, SettingsError
 SplitName = Literal["train", "validation", "test"]
 LayoutName = Literal["demo", "isles2017", "isles2022", "atlas", "bids", "nnunet", "msd", "folders", "table"]
 Missing = Literal["refuse", "zero"]
+LONGEST_CHANNEL, LONGEST_NAME = 60, 200  # bytes; what is written beside a case's name makes up to 255
+ODD_KINDS = ("Cc", "Cs", "Zl", "Zp")
+"""Unicode's kinds of control characters, of bytes that are no UTF-8, and of line breaks."""
 TABLE_COLUMNS = ("case", "label", "split", "patient")
+
+
+def is_plain(name: str, longest: int) -> bool:
+    """Whether a name can be that of a file in any folder, and a word of any text, within so many bytes."""
+    odd = any(unicodedata.category(character) in ODD_KINDS or character in "/\\" for character in name)
+    return not odd and not name.startswith((".", "-")) and 0 < len(name.encode()) <= longest
 
 
 @dataclass(frozen=True)
@@ -32,6 +42,7 @@ class Case:
         lesion_labels: values of the label that are lesion; None means that it holds 0 and 1 alone.
         submission: stem of the file name that the data set's challenge wants for this case's mask, or "".
         label_kind: what the label's file is called beside the case's name, where the layout finds it by that; or "".
+        own_name: what the data set calls the case, where `name` is a pseudonym; or "".
         objects: of a case in a bucket: the object that each of its files is a copy of, here only once it is fetched,
             and the objects that belong to it (a.img to a.hdr).
     """
@@ -47,6 +58,7 @@ class Case:
     lesion_labels: tuple[int, ...] | None = None
     submission: str = ""
     label_kind: str = ""
+    own_name: str = ""
     objects: dict[Path, tuple[BucketObject, ...]] = field(default_factory=dict)
 
     @property
@@ -129,6 +141,11 @@ class DataSettings:
             )
         if taken := [channel for channel in self.channels if channel.casefold() in TABLE_COLUMNS]:
             raise SettingsError(f"data.channels={list(self.channels)}: {taken[0]} is no image; leave it out")
+        if odd := [channel for channel in self.channels if not is_plain(channel, LONGEST_CHANNEL)]:
+            raise SettingsError(
+                f"data.channels: {odd[0]!r} cannot be the name of a column and of a file: give at most "
+                f"{LONGEST_CHANNEL} bytes without slashes and line breaks, and no dot or dash at the beginning"
+            )
         if self.lesion_labels is not None and (not self.lesion_labels or min(self.lesion_labels) < 1):
             raise SettingsError(
                 f"data.lesion_labels={list(self.lesion_labels)}: give whole numbers above 0 (0 is background), as "
@@ -167,6 +184,12 @@ class DataSettings:
     def where(self) -> str:
         """`root` in full: an absolute path, or s3://BUCKET/PREFIX."""
         return f"{SCHEME}{self.root[len(SCHEME) :].strip('/')}" if is_s3(self.root) else str(self.root_path)
+
+    @property
+    def folder(self) -> str:
+        """`where`, or where that is a table its folder."""
+        is_table = self.layout == "table" if is_s3(self.root) else not self.root_path.is_dir()
+        return self.where.rpartition("/")[0] if is_table else self.where
 
     @property
     def name(self) -> str:

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mlproject.data.augmentation import Augmentation, Millimetres, Voxels
+from mlproject.data.affine import Millimetres, Voxels
+from mlproject.data.augmentation import Augmentation
 from mlproject.data.patches import PatchPlan
 from mlproject.data.preprocessing import PreparedCase
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from mlproject.data.cache import PreparedCache
 from mlproject.data.case import kinds_of_labels
+from mlproject.data.case_names import CaseNaming
 from mlproject.data.cases import Case, DataSettings, find_cases, refuse_absent_channels
 from mlproject.data.fetching import Watch, fetch, unwatched
 from mlproject.data.preprocessing import PreparedCase
@@ -22,6 +23,7 @@ from mlproject.errors import DataError
 
 logger = logging.getLogger(__name__)
 
+PLAIN = CaseNaming()
 THREADS = 2  # each holds one whole case in memory
 Result = PreparedCase | DataError
 
@@ -55,18 +57,23 @@ class DataSet:
 
 
 def open_dataset(
-    data: DataSettings, preprocessing: PreprocessingSettings, cache: Path, watch: Watch[Any] = unwatched
+    data: DataSettings,
+    preprocessing: PreprocessingSettings,
+    cache: Path,
+    naming: CaseNaming = PLAIN,
+    watch: Watch[Any] = unwatched,
 ) -> DataSet:
-    """Find, fetch, check, prepare and split the labelled cases of a data set.
+    """Find, fetch, check, prepare and split the labelled cases of a data set, and give them the names of `naming`.
 
-    All of them are fetched where they lie in a bucket, of any part: the split goes by the volume of their lesions, and
-    the digest is of them all. `watch` shows how far it is.
+    The split, the order of the cases and the digest are the same whatever they are called. All cases are fetched where
+    they lie in a bucket, of any part: the split goes by the volume of their lesions, and the digest is of them all.
+    `watch` shows how far it is.
 
     Raises:
         DataError: with all faults of all cases together, because no case has one of the channels, or because no valid
             split can be made.
     """
-    cases = find_cases(data, cache=cache)
+    cases = naming.apply(find_cases(data, cache=cache), data)
     refuse_absent_channels(data, cases)
     if len(kinds := kinds_of_labels(cases)) > 1:
         shown = ", ".join(f"{kind} ({count})" for kind, count in kinds.items())
@@ -76,7 +83,7 @@ def open_dataset(
     prepared = load_all(prepared_cache, cases, watch=watch)
     lesion_ml = {case.name: _lesion_ml(case) for case in prepared}
     split = make_split(cases, lesion_ml, data)
-    digest = digest_of(prepared, split)
+    digest = _digest(cases, prepared, split)
     return DataSet({case.name: case for case in cases}, split, lesion_ml, digest, prepared_cache)
 
 
@@ -88,7 +95,11 @@ def folds_of(dataset: DataSet, data: DataSettings) -> list[DataSet]:
     """
     cases, prepared = list(dataset.cases.values()), dataset.load(list(dataset.cases))
     splits = [make_split(cases, dataset.lesion_ml, replace(data, fold=fold)) for fold in range(data.folds)]
-    return [replace(dataset, split=split, digest=digest_of(prepared, split)) for split in splits]
+    return [replace(dataset, split=split, digest=_digest(cases, prepared, split)) for split in splits]
+
+
+def _digest(cases: Sequence[Case], prepared: Sequence[PreparedCase], split: Split) -> str:
+    return digest_of(prepared, split.renamed({case.name: case.own_name or case.name for case in cases}))
 
 
 def digest_of(cases: Sequence[PreparedCase], split: Split | None = None) -> str:

@@ -7,8 +7,9 @@ import logging
 import math
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -17,17 +18,25 @@ import numpy as np
 import torchio as tio
 from nibabel.arrayproxy import ArrayProxy
 from nibabel.filebasedimages import ImageFileError
+from nibabel.openers import Opener
 from numpy.typing import NDArray
 
 from mlproject.data import dicom
-from mlproject.data.geometry import Affine, Shape, describe_grid, largest_shift_mm
+from mlproject.data.geometry import Affine, Shape, describe_grid, largest_shift_mm, spacing_of
+from mlproject.data.nifti_header import HEADER_BYTES, read_header
 from mlproject.errors import DataError
 
 logger = logging.getLogger(__name__)
 
 MAX_VOXELS = 2**29
 """More than any MRI volume has (800 voxels a side): a damaged header, refused before allocation."""
-BLOCK, GZIP = 2**20, 16  # bytes; the second tells zlib to expect a gzip header
+READ, BLOCK = 2**16, 2**20  # bytes: of a file at a time, and of what comes of it decompressed
+GZIP_MAGIC = b"\x1f\x8b"
+GZIP = 16  # tells zlib to expect a gzip header
+MOST_PARTS = 2**16
+"""Gzip streams that may be joined to one file; block-wise compression (bgzip) makes one for every 64 kB."""
+SIDE_MM = (0.01, 100)
+"""Of a voxel: far more than MRI has. Others would ask for grids without end."""
 AMBIGUOUS_MM = 0.1
 """sform and qform that differ by more are two opinions, not two roundings of one."""
 
@@ -73,7 +82,8 @@ def read_image_volumes(path: Path, components: Sequence[int | None]) -> list[Ima
 
     Raises:
         DataError: the file is missing, damaged, truncated or DICOM, lacks a component, or is not one 3-D volume
-            of finite real numbers with an invertible affine. The text does not repeat the path.
+            of finite real numbers with an invertible affine and voxels of a possible size. The text does not repeat
+            the path.
     """
     if not path.exists():
         raise DataError("does not exist")
@@ -87,7 +97,7 @@ def read_image_volumes(path: Path, components: Sequence[int | None]) -> list[Ima
             warnings.filterwarnings("ignore", message="Error loading image with SimpleITK")
             nifti_affine = _check_nifti(path, components)
             image = tio.ScalarImage(path)
-            _check_size(components, *image.shape)
+            check_size(components, *image.shape)
             voxels = [image.data[component or 0].numpy() for component in components]
     except DataError:
         raise
@@ -97,8 +107,9 @@ def read_image_volumes(path: Path, components: Sequence[int | None]) -> list[Ima
             f"cannot be read: truncated, damaged or no image? ({type(error).__name__}: {reason})"
         ) from error
     affine = np.asarray(image.affine, dtype=np.float64)
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-        raise DataError(f"its affine is not invertible, so its voxels have no place in space: {affine.tolist()}")
+    for opinion in (affine, nifti_affine):
+        if opinion is not None:
+            _refuse_affine(opinion)
     with np.errstate(over="ignore"):  # what exceeds float32 becomes infinite, and is refused as such
         volumes = [ImageFile(np.ascontiguousarray(values, dtype=np.float32), affine) for values in voxels]
     for volume in volumes:
@@ -108,7 +119,11 @@ def read_image_volumes(path: Path, components: Sequence[int | None]) -> list[Ima
     return volumes
 
 
-def _check_size(components: Sequence[int | None], values: int, *shape: int) -> None:
+def check_size(components: Sequence[int | None], values: int, *shape: int) -> None:
+    """Refuse what is not one volume, lacks one of `components`, or is larger than any MRI volume.
+
+    `values`: a voxel. `shape`: voxels along I, J, K. Raises DataError.
+    """
     last = max(component or 0 for component in components)
     if last >= values:
         raise DataError(f"holds {values} volumes of {shape} voxels; volume number {last + 1} is missing")
@@ -126,6 +141,8 @@ def _check_nifti(path: Path, components: Sequence[int | None]) -> Affine | None:
     in memory, does not look at a gzip checksum, turns NaN and infinite voxels into 0, and replaces an affine
     that is not finite, all in silence.
     """
+    with Opener(str(path)) as file:
+        read_header(file.read(HEADER_BYTES))  # refuses what it cannot mean
     try:
         image = nib.load(path)
     except ImageFileError:
@@ -134,16 +151,26 @@ def _check_nifti(path: Path, components: Sequence[int | None]) -> Affine | None:
         return None
     data_file = Path(str(image.file_map["image"].filename))
     voxels = cast(ArrayProxy, image.dataobj)
-    _check_size(components, math.prod(voxels.shape[3:]), *voxels.shape[:3])
+    check_size(components, math.prod(voxels.shape[3:]), *voxels.shape[:3])
     needed = voxels.offset + math.prod(voxels.shape) * voxels.dtype.itemsize
     stored = _gzip_size(data_file) if data_file.suffix == ".gz" else data_file.stat().st_size
     if stored < needed:
         raise DataError(f"is truncated: {stored} of {needed} bytes are there")
-    if not np.isfinite(image.affine).all():
-        raise DataError(f"its affine is not finite: {image.affine.tolist()}")
     if voxels.dtype.kind == "f":
         _refuse_non_finite(voxels.get_unscaled())
     return np.asarray(image.affine, dtype=np.float64)
+
+
+def _refuse_affine(affine: Affine) -> None:
+    """Refuse an affine that gives voxels no place, or no possible size."""
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+        raise DataError(f"its affine is not invertible, so its voxels have no place in space: {affine.tolist()}")
+    sides = spacing_of(affine)
+    if not all(SIDE_MM[0] <= side <= SIDE_MM[1] for side in sides):
+        raise DataError(
+            f"its voxels measure {' x '.join(f'{side:g}' for side in sides)} mm, and {SIDE_MM[0]:g} to {SIDE_MM[1]:g} "
+            "is possible: is its header damaged, or its unit not mm?"
+        )
 
 
 def _warn_of_ambiguous_place(path: Path, image: ImageFile, nifti_affine: Affine) -> None:
@@ -163,20 +190,33 @@ def _refuse_non_finite(voxels: NDArray[np.floating]) -> None:
 
 
 def _gzip_size(path: Path) -> int:
-    """Decompress a whole gzip file, which also checks its checksums, and count the bytes.
-
-    Python's gzip would take twice as long.
-    """
-    size, stream = 0, zlib.decompressobj(zlib.MAX_WBITS | GZIP)
+    """Decompress a whole gzip file, which also checks its checksums, and count the bytes."""
     with path.open("rb") as file:
-        while block := file.read(BLOCK):
-            while block:
-                if stream.eof:  # another one is joined to it, or zeros fill it up, as on tapes
-                    if not (block := block.lstrip(b"\0")):
-                        break
-                    stream = zlib.decompressobj(zlib.MAX_WBITS | GZIP)
-                size += len(stream.decompress(block, BLOCK))
-                block = stream.unconsumed_tail or stream.unused_data
+        return sum(map(len, decompressed(iter(partial(file.read, READ), b""))))
+
+
+def decompressed(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """Decompress a gzip file and check its checksums; Python's gzip would take twice as long.
+
+    Args:
+        blocks: of the file, in small pieces: what is left of one is copied for every stream that ends in it.
+
+    Raises:
+        DataError: it is damaged, has no end, or is made of too many streams.
+    """
+    stream, parts = zlib.decompressobj(zlib.MAX_WBITS | GZIP), 1
+    for block in blocks:
+        while block:
+            if stream.eof:  # another one is joined to it, or zeros fill it up, as on tapes
+                if not (block := block.lstrip(b"\0")):
+                    break
+                stream, parts = zlib.decompressobj(zlib.MAX_WBITS | GZIP), parts + 1
+                if parts > MOST_PARTS:
+                    raise DataError(f"is made of more than {MOST_PARTS} gzip streams")
+            try:
+                yield stream.decompress(block, BLOCK)
+            except zlib.error as error:
+                raise DataError(f"cannot be read: its gzip stream is damaged ({error})") from error
+            block = stream.unconsumed_tail or stream.unused_data
     if not stream.eof:
         raise DataError("is truncated: its gzip stream has no end")
-    return size

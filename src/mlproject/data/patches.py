@@ -12,7 +12,8 @@ import torchio as tio
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from mlproject.data.augmentation import Augmentation, Voxels, draw_augmentation
+from mlproject.data.affine import Voxels
+from mlproject.data.augmentation import Augmentation, draw_augmentation
 from mlproject.data.patch_settings import PatchSettings
 from mlproject.data.preprocessing import PreparedCase
 from mlproject.errors import DataError

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlproject.data.brain import brain_mask, fill_holes
+from mlproject.data.image_files import MAX_VOXELS
 from mlproject.data.prepared_grid import Geometry, choose_geometry, mask_to_prepared, to_native, to_prepared
 from mlproject.data.preprocessing_settings import PreprocessingSettings
 from mlproject.data.volumes import Volume
@@ -45,7 +46,7 @@ class PreparedCase:
     missing: dict[str, int] = field(default_factory=dict)
 
 
-def prepare(volume: Volume, settings: PreprocessingSettings) -> PreparedCase:
+def prepare(volume: Volume, settings: PreprocessingSettings, most_voxels: int = MAX_VOXELS) -> PreparedCase:
     """Find the brain, normalise each channel in it, and bring everything onto the prepared grid.
 
     Intensities are normalised before they are interpolated, so they do not depend on the target spacing.
@@ -53,7 +54,8 @@ def prepare(volume: Volume, settings: PreprocessingSettings) -> PreparedCase:
     that the case lacks is 0, the mean.
 
     Raises:
-        DataError: no brain is found, or a channel is constant in it.
+        DataError: no brain is found, a channel is constant in it, or the prepared grid would have more than
+            `most_voxels`.
     """
     brain = brain_mask(volume.image[0], settings.brain_mask, volume.case)
     if not brain.any():
@@ -62,6 +64,12 @@ def prepare(volume: Volume, settings: PreprocessingSettings) -> PreparedCase:
         total = int(volume.label.sum())
         logger.warning("%s: %d of %d lesion voxels lie outside the brain mask", volume.case, hidden, total)
     geometry = choose_geometry(brain, volume.affine, settings.crop_margin_mm, settings.spacing_mm)
+    if math.prod(geometry.shape) > most_voxels:
+        raise DataError(
+            f"{volume.case}: {' x '.join(map(str, geometry.shape))} voxels of "
+            f"{' x '.join(f'{side:g}' for side in geometry.spacing_mm)} mm would show it, and {most_voxels} are "
+            "the most: is the voxel size in its header right?"
+        )
     image = np.zeros((len(volume.image), *geometry.shape), dtype=np.float32)
     names = iter(volume.channel_digests)
     for number, channel in enumerate(volume.image):

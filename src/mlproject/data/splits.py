@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Self, get_args
 
 import numpy as np
 
@@ -20,11 +20,15 @@ Parts = dict[str, set[SplitName]]  # of each case, by its name
 
 @dataclass(frozen=True)
 class Split:
-    """The names of the cases in each part, sorted."""
+    """The names of the cases in each part, in the order of the data set."""
 
     train: tuple[str, ...]
     validation: tuple[str, ...]
     test: tuple[str, ...]
+
+    def renamed(self, names: Mapping[str, str]) -> Self:
+        """The same cases under other names, in the same order."""
+        return type(self)(*(tuple(names[name] for name in getattr(self, part)) for part in PARTS))
 
     def to_rows(self) -> list[tuple[str, SplitName]]:
         """Give (case, part) rows, the parts in order: what a split_file holds."""
@@ -55,7 +59,8 @@ def make_split(cases: Sequence[Case], lesion_ml: Mapping[str, float], settings: 
         parts = _stratified(cases, lesion_ml, settings)
         advice = "give more cases, larger data.validation_share and data.test_share, or a data.split_file"
     _refuse_divided_patients(cases, parts, settings.where)
-    split = Split(*(tuple(sorted(name for name in parts if part in parts[name])) for part in PARTS))
+    ordered = sorted(cases, key=lambda case: case.own_name or case.name)
+    split = Split(*(tuple(case.name for case in ordered if part in parts[case.name]) for part in PARTS))
     _check_lesions(split, lesion_ml, advice)
     return split
 
@@ -109,19 +114,23 @@ def _deal(groups: Sequence[Sequence[str]], folds: int, generator: np.random.Gene
 
 
 def _read_split_file(path: Path, cases: Sequence[Case]) -> Parts:
-    """Read the columns case and split; a case may stand in several parts, each in a row of its own."""
+    """Read the columns case and split; a case may stand in several parts, each in a row of its own.
+
+    A case that has a pseudonym may stand there under its own name, too.
+    """
     parts: Parts = {case.name: set() for case in cases}
+    name_of = {case.own_name: case.name for case in cases if case.own_name} | {name: name for name in parts}
     faults = []
     for line, row in read_rows(path, ["case", "split"]):
         part = next((part for part in PARTS if part == row["split"]), None)
         if part is None:
             faults.append(f"line {line}: split is {row['split']!r}, not one of {', '.join(PARTS)}")
-        elif row["case"] not in parts:
+        elif row["case"] not in name_of:
             faults.append(f"line {line}: the data set has no case {row['case']!r}")
-        elif part in parts[row["case"]]:
+        elif part in parts[name_of[row["case"]]]:
             faults.append(f"line {line}: {row['case']} is in {part} already")
         else:
-            parts[row["case"]].add(part)
+            parts[name_of[row["case"]]].add(part)
     if not faults:
         faults = [f"case {name} of the data set is not in the file" for name in parts if not parts[name]]
     refuse_faults(path, faults, "data.split_file must give each case of the data set a split")

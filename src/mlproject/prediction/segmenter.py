@@ -14,6 +14,7 @@ from scipy import ndimage
 
 from mlproject import config
 from mlproject.data.case import Missing
+from mlproject.data.image_files import MAX_VOXELS
 from mlproject.data.preprocessing import PreparedCase, prepare
 from mlproject.data.preprocessing_settings import PreprocessingSettings
 from mlproject.data.volumes import Volume
@@ -119,7 +120,12 @@ class Segmenter:
         try:
             tree = json.loads((folder / DESCRIPTION).read_text())
             weights = torch.load(folder / WEIGHTS, map_location="cpu", weights_only=True)
-        except (OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        except pickle.UnpicklingError as error:  # whose text says how to run what is in it
+            raise ModelError(
+                f"{folder / WEIGHTS} holds more than weights, and nothing of it is run: it is damaged, or "
+                "was not written by this software"
+            ) from error
+        except (OSError, ValueError, RuntimeError, EOFError) as error:
             raise ModelError(f"{folder} holds no readable model ({DESCRIPTION} and {WEIGHTS}): {error}") from error
         description = ModelDescription.from_dict(tree)
         members = [
@@ -175,9 +181,15 @@ class Segmenter:
             self.network, case.image, description.patch_size, description.prediction, self.device, case.brain
         )
 
-    def segment(self, volume: Volume, postprocessing: Postprocessing | None = None) -> Segmentation:
-        """Segment a volume; `postprocessing` takes the place of the model's own."""
-        case = prepare(volume, self.description.preprocessing)
+    def segment(
+        self, volume: Volume, postprocessing: Postprocessing | None = None, most_voxels: int = MAX_VOXELS
+    ) -> Segmentation:
+        """Segment a volume; `postprocessing` takes the place of the model's own.
+
+        Raises:
+            DataError: it cannot be prepared, or only on a grid of more than `most_voxels`.
+        """
+        case = prepare(volume, self.description.preprocessing, most_voxels)
         mask, probability = apply(self.probability(case), case, postprocessing or self.description.postprocessing)
         _, count = ndimage.label(mask, np.ones((3, 3, 3)))
         return Segmentation(mask, probability, float(mask.sum()) * volume.voxel_ml, int(count))

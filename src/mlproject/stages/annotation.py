@@ -7,6 +7,7 @@ from dataclasses import replace
 import pandas as pd
 
 from mlproject.data.case import DataSettings
+from mlproject.data.case_names import PUBLIC
 from mlproject.data.dataset import DataSet, digest_of
 from mlproject.data.preprocessing import PreparedCase
 from mlproject.data.storage import is_s3
@@ -17,7 +18,7 @@ from mlproject.stages.settings import EvaluateSettings, Experiment
 from mlproject.tracking import markdown
 from mlproject.tracking.markdown import code, escape
 from mlproject.tracking.model_card import METRIC_TITLES, interval
-from mlproject.tracking.runs import Run
+from mlproject.tracking.run import Run
 from mlproject.tracking.source import source
 
 RESULT = ("dice", "lesion_f1", "volume_difference_ml")
@@ -165,6 +166,8 @@ def reproduction(run: Run, entry_point: str, data: DataSettings, /, **more: str)
         commands.append(f"git checkout {origin.commit}    # in a checkout of this project")
     commands.append(f"mlflow run {shlex.quote(origin.project)}{version} --env-manager local -e {entry_point}{given}")
     text = markdown.block("\n".join(commands)) + "\n\nOn another machine, add `-P work_dir=FOLDER`."
+    if data.layout not in PUBLIC:
+        text += " Where its cases have pseudonyms, the table of them (`case_names.csv`) must go with the data."
     if origin.changed:
         text += " The checkout had changes that are not committed, so the commit alone does not give this run."
     return text

@@ -12,6 +12,8 @@ from typing import Any
 from mlproject.data import copies
 from mlproject.data.case_keys import NOTES
 from mlproject.data.objects import OBJECTS
+from mlproject.stages.settings import SPOOL
+from mlproject.tracking.spool import waiting
 from mlproject.training.job import BEST, LAST
 
 CACHE_ENTRY = re.compile(r"[0-9a-f]{64}")
@@ -20,7 +22,7 @@ KEY_NOTE = re.compile(r"[0-9a-f]{64}|\.[0-9a-f]{32}")
 PROBABILITY = re.compile(r"[0-9a-f]{40}\.npy")
 RUN = re.compile(r"[0-9a-f]{32}")
 DEMO = re.compile(r"demo-\d+-v\d+")
-CHECKPOINT = re.compile(rf"{BEST}|{LAST}|\.({BEST}|{LAST})\.\d+|download|probabilities")  # the last two: of a trial
+CHECKPOINT = re.compile(rf"{BEST}|{LAST}|\.({BEST}|{LAST})\.(\d+|part)|download|probabilities")  # last two: of trials
 STUDY = re.compile(r"study\.db.*")
 SECONDS_A_DAY = 86_400
 AT_WORK = ("RUNNING", "SCHEDULED")
@@ -112,6 +114,8 @@ def find_items(
             items += [_demo(entry, folder, days, running) for entry in _inside(path)]
         elif path.name == "studies":
             items.append(_item(path, "study", path.name, needed=True, reason="locks of studies"))
+        elif path.name == SPOOL:
+            items += [_undelivered(entry, folder) for entry in _inside(path)]
         elif path.name == "runs":
             for entry in _inside(path):
                 items += _run_items(entry, folder, days, state_of)
@@ -161,6 +165,15 @@ def _demo(path: Path, folder: Path, days: float, running: Sequence[str]) -> Item
     if path.is_symlink() or not DEMO.fullmatch(path.name):
         return _unknown(path, folder)
     return _shared(path, "demo data", path.name, days, running)
+
+
+def _undelivered(path: Path, folder: Path) -> Item:
+    """What a run has logged and its server has not got: nowhere else to be had."""
+    if path.is_symlink() or not path.is_dir() or not RUN.fullmatch(path.name):
+        return _unknown(path, folder)
+    left = waiting(path)
+    reason = f"{left} entries wait for the server: `python src/run.py sync`" if left else "nothing waits: small"
+    return _item(path, "not delivered", f"of run {path.name[:8]}", needed=True, reason=reason)
 
 
 def _shared(path: Path, kind: str, name: str, days: float, running: Sequence[str]) -> Item:

@@ -58,7 +58,8 @@ def run(settings: EvaluateSettings) -> dict[str, Any]:
     names, notes = _names_to_measure(a, b, settings)
     run_id = runs.given_run_id("")
     name = f"compare two models on {settings.data.name}"
-    with runs.open_run(settings.tracking, name, "evaluate", run_id=run_id) as mlflow_run:
+    spools = settings.spool_path
+    with runs.open_run(settings.tracking, name, "evaluate", run_id=run_id, spools=spools) as mlflow_run:
         mlflow_run.rename(name)
         show_run(mlflow_run)
         for note in (notes := [*notes, *a.notes, *b.notes]):
@@ -144,7 +145,7 @@ def _contestant(uri: str, settings: EvaluateSettings, name: str) -> Contestant:
     described = segmenter.description
     data = replace(settings.data, channels=described.channels, missing=described.missing)
     cache = PreparedCache(settings.cache_path, described.preprocessing)
-    found = find_cases(data, cache=settings.cache_path)
+    found = settings.tracking.case_naming.apply(find_cases(data, cache=settings.cache_path), data)
     fetch(found, data.copies_gb, watch=track)
     cases = load_all(cache, found, watch=lambda what, *results: track(f"{what} for {name}", *results))
     return Contestant(uri, segmenter, {case.name: case for case in cases}, notes)

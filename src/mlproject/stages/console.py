@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mlproject import credentials
+
 console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
 """All that is for people goes through it; a text in square brackets, such as [dwi, adc], is no markup."""
 _errors = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
@@ -79,7 +81,7 @@ class _LogLines(logging.Handler):
         ours = record.name.startswith("mlproject")
         if record.levelno < logging.WARNING and not (ours or self.debug):
             return
-        text = self.format(record)
+        text = credentials.without(self.format(record))
         if self.debug and not ours:
             text = f"{record.name}: {text}"
         if record.levelno == logging.INFO and ours:

@@ -26,8 +26,9 @@ from mlproject.stages.pipeline import trained_and_tuned
 from mlproject.stages.plan import show_plan, show_run
 from mlproject.stages.registration import TrainedModel
 from mlproject.stages.settings import CrossValidationSettings, Experiment
+from mlproject.stages.sync import deliver_what_waits
 from mlproject.tracking import registry, runs
-from mlproject.tracking.runs import Run
+from mlproject.tracking.run import Run
 from mlproject.tracking.server import connect
 
 STAGE, FOLD = "crossvalidate", "fold"
@@ -41,6 +42,7 @@ def run(settings: CrossValidationSettings) -> dict[str, Any]:
     """The entry point `crossvalidate`: begin a study, or go on with the one of that name; what is done stays."""
     settings = settings.resolved()
     connect()
+    deliver_what_waits(settings.spool_path)
     study = f"{settings.study}, {settings.data.folds} folds"
     show_plan(STAGE, "test every case once, and join the folds' networks", settings, study=study)
     datasets = folds_of(train.prepare(settings), settings.data)
@@ -53,7 +55,7 @@ def run(settings: CrossValidationSettings) -> dict[str, Any]:
     name = f"{STAGE} {settings.study}"
     with (
         LocalFolder(settings.work_path / "studies" / f"{STAGE}-{settings.study}").locked(),
-        runs.open_run(settings.tracking, name, STAGE, run_id=run_id) as parent,
+        runs.open_run(settings.tracking, name, STAGE, run_id=run_id, spools=settings.spool_path) as parent,
         train.saying_how_to_resume(STAGE, parent, settings),
     ):
         parent.tag(study=settings.study, mlflow__runName=name)
@@ -93,7 +95,8 @@ def _fold(settings: Experiment, dataset: DataSet, parent: Run) -> str:
         return run_id
     heading(f"Fold {number}: {number} of {settings.data.folds} done")
     name, tags = f"{FOLD} {number}", {FOLD: str(number)}
-    with runs.open_run(settings.tracking, name, FOLD, run_id=run_id, parent=parent, tags=tags) as fold:
+    spools = settings.spool_path
+    with runs.open_run(settings.tracking, name, FOLD, run_id=run_id, parent=parent, tags=tags, spools=spools) as fold:
         train.begin(settings, dataset, fold)
         annotate(fold, FOLD, settings, dataset, part_of(parent))
         results = registration.measured(trained_and_tuned(settings, dataset, fold), fold)
@@ -121,7 +124,7 @@ def _ensemble(
         # The device may have been another one for each fold.
         members.append(Segmenter(replace(member.description, prediction=settings.prediction), member.network))
     ensemble, dice = postprocess.tuned_on(maps, "out-of-fold", settings, Segmenter.join(members), parent)
-    uri = registry.log_model(ensemble)
+    uri = registry.log_model(ensemble, parent.id)
     # Not as the ensemble's: they are of the single networks.
     metrics = postprocess.postprocessing_metrics(ensemble.description)
     parent.log_metrics({"validation/tuned_dice": dice, **metrics})

@@ -29,8 +29,9 @@ from mlproject.stages.console import console
 from mlproject.stages.plan import show_evaluation, show_run
 from mlproject.stages.progress import track
 from mlproject.stages.settings import EvaluateSettings, Experiment
+from mlproject.stages.sync import deliver_what_waits
 from mlproject.tracking import registry, runs
-from mlproject.tracking.runs import Run
+from mlproject.tracking.run import Run
 from mlproject.tracking.served_model import BUNDLE
 from mlproject.tracking.server import connect
 
@@ -71,6 +72,7 @@ def run(settings: EvaluateSettings) -> dict[str, Any]:
     """The entry point `evaluate`; its result is the run's id, the metrics and the report's file."""
     settings = settings.resolved()
     connect()
+    deliver_what_waits(settings.spool_path)
     given, uri_of = settings, compare.model_uri_of
     settings = replace(given, model=uri_of(given.model), compare=uri_of(given.compare))
     show_evaluation(given, settings)
@@ -84,7 +86,8 @@ def run(settings: EvaluateSettings) -> dict[str, Any]:
             notes.append("Measured with the present code, not with that logged with the model, which the server runs.")
         run_id = runs.given_run_id("")
         name = f"evaluate {settings.data.name}"
-        with runs.open_run(settings.tracking, name, "evaluate", run_id=run_id) as mlflow_run:
+        spools = settings.spool_path
+        with runs.open_run(settings.tracking, name, "evaluate", run_id=run_id, spools=spools) as mlflow_run:
             mlflow_run.rename(name)
             show_run(mlflow_run)
             for note in notes:
@@ -108,7 +111,7 @@ def _cases_to_measure(settings: EvaluateSettings, segmenter: Segmenter) -> tuple
     described = segmenter.description
     data = replace(settings.data, channels=described.channels, missing=described.missing)
     cache = PreparedCache(settings.cache_path, segmenter.description.preprocessing)
-    found = find_cases(data, cache=settings.cache_path)
+    found = settings.tracking.case_naming.apply(find_cases(data, cache=settings.cache_path), data)
     seen = set[str]() if settings.cases == "all" else set(segmenter.description.seen)
     # Those of a bucket that it was trained on, from there: known without being fetched.
     cases = [case for case in found if not case.states_of_images & seen]

@@ -12,7 +12,7 @@ from mlproject.evaluation.metrics import summarise_groups
 from mlproject.stages.annotation import result_in_words
 from mlproject.stages.evaluate import Results, headline
 from mlproject.tracking import markdown, runs
-from mlproject.tracking.runs import Run
+from mlproject.tracking.run import Run
 
 FOLDER = "out_of_fold"
 AS_CHOSEN = "as chosen"

@@ -9,8 +9,9 @@ from mlproject.stages.console import console
 from mlproject.stages.plan import show_plan, show_run
 from mlproject.stages.registration import TrainedModel
 from mlproject.stages.settings import Experiment
+from mlproject.stages.sync import deliver_what_waits
 from mlproject.tracking import registry, runs
-from mlproject.tracking.runs import Run
+from mlproject.tracking.run import Run
 from mlproject.tracking.server import connect
 
 
@@ -21,6 +22,7 @@ def run(settings: Experiment) -> dict[str, Any]:
         train.help_to_train(settings)
         return {}
     connect()
+    deliver_what_waits(settings.spool_path)
     show_plan("main", "train, tune the CRF, evaluate, register", settings)
     dataset = train.prepare(settings)
     run_id = runs.given_run_id(settings.training.resume)
@@ -29,12 +31,13 @@ def run(settings: Experiment) -> dict[str, Any]:
     trained = runs.child(run_id, "train") if run_id else None
     if trained is not None:
         runs.refuse_other_data(trained.info.run_id, dataset.digest)
+    name = run_name("main", settings)
     with (
-        runs.open_run(settings.tracking, run_name("main", settings), "main", run_id=run_id) as parent,
+        runs.open_run(settings.tracking, name, "main", run_id=run_id, spools=settings.spool_path) as parent,
         train.saying_how_to_resume("main", parent, settings),
     ):
         show_run(parent)
-        parent.rename(run_name("main", settings))
+        parent.rename(name)
         train.begin(settings, dataset, parent)
         again = reproduction(parent, "main", settings.data)
         annotate(parent, "main", settings, dataset, again)

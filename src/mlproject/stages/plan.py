@@ -8,7 +8,7 @@ from mlproject.stages.commands import run_address
 from mlproject.stages.console import facts, heading
 from mlproject.stages.progress import track
 from mlproject.stages.settings import EvaluateSettings, Experiment
-from mlproject.tracking.runs import Run
+from mlproject.tracking.run import Run
 from mlproject.tracking.server import public_uri
 from mlproject.training.settings import TrainingSettings
 
@@ -46,6 +46,7 @@ def show_evaluation(given: EvaluateSettings, settings: EvaluateSettings) -> None
             "against": exactly(settings.compare, given.compare),
             "data": f"{settings.data.root} ({settings.data.layout})",
             "cases": "those that the model has not seen" if settings.cases == "unseen" else "all",
+            "called": names_in_words(settings),
             "device": device_of("evaluate", settings),
             "work_dir": str(settings.work_path),
             "tracking": f"{public_uri()}, experiment {settings.tracking.experiment}",
@@ -60,16 +61,26 @@ def show_run(run: Run) -> None:
 
 def opened(settings: Experiment) -> DataSet:
     """The data set of an experiment, with a display while its cases are read and prepared; prints what it holds."""
-    dataset = open_dataset(settings.data, settings.preprocessing, settings.cache_path, track)
+    naming = settings.tracking.case_naming
+    dataset = open_dataset(settings.data, settings.preprocessing, settings.cache_path, naming, track)
     split = dataset.split
     fold = f", in fold {settings.data.fold} of {settings.data.folds}" if settings.data.folds else ""
     facts(
         {
             "cases": f"{len(dataset.cases)}: {len(split.train)} to train, {len(split.validation)} to validate, "
-            f"{len(split.test)} to test{fold}"
+            f"{len(split.test)} to test{fold}",
+            "called": names_in_words(settings),
         }
     )
     return dataset
+
+
+def names_in_words(settings: Experiment) -> str:
+    """What the cases are called where they have pseudonyms; else ""."""
+    naming = settings.tracking.case_naming
+    return (
+        f"by pseudonyms; {naming.table_of(settings.data)} says whose" if naming.pseudonyms(settings.data.layout) else ""
+    )
 
 
 def budget(training: TrainingSettings) -> str:

@@ -25,9 +25,10 @@ from mlproject.stages.console import console, facts, heading
 from mlproject.stages.plan import opened, show_plan, show_run
 from mlproject.stages.progress import CrfSearchDisplay, display, track
 from mlproject.stages.settings import EvaluateSettings, Experiment, PostprocessSettings
+from mlproject.stages.sync import deliver_what_waits
 from mlproject.stages.train import NETWORK_ALONE, begin, training_run_of
 from mlproject.tracking import registry, runs
-from mlproject.tracking.runs import Run
+from mlproject.tracking.run import Run
 from mlproject.tracking.server import connect
 from mlproject.tuning.crf_search import SearchResult, tune
 
@@ -38,6 +39,7 @@ BEST_THRESHOLD, WITH_CRF = "best threshold", "with CRF"
 def run(settings: PostprocessSettings) -> dict[str, Any]:
     """The entry point `postprocess`."""
     connect()
+    deliver_what_waits(settings.spool_path)
     training_run = training_run_of(settings.run)
     experiment = settings_of(training_run, settings)
     show_plan("postprocess", "tune threshold and CRF of a trained run", experiment)
@@ -45,10 +47,9 @@ def run(settings: PostprocessSettings) -> dict[str, Any]:
     runs.refuse_other_data(training_run, dataset.digest)
     segmenter = registry.load(f"runs:/{training_run}/model", settings.prediction.device)
     run_id = runs.given_run_id("")
-    with runs.open_run(
-        settings.tracking, run_name("postprocess", experiment), "postprocess", run_id=run_id
-    ) as mlflow_run:
-        mlflow_run.rename(run_name("postprocess", experiment))
+    name, spools = run_name("postprocess", experiment), settings.spool_path
+    with runs.open_run(settings.tracking, name, "postprocess", run_id=run_id, spools=spools) as mlflow_run:
+        mlflow_run.rename(name)
         show_run(mlflow_run)
         mlflow_run.tag(training_run=training_run)
         again = reproduction(mlflow_run, "postprocess", experiment.data, run=training_run)
@@ -110,8 +111,8 @@ def postprocess(settings: Experiment, dataset: DataSet, segmenter: Segmenter, ml
 
 def log_tuned(tuned: Segmenter, dice: float, settings: Experiment, dataset: DataSet, mlflow_run: Run) -> None:
     """Log a tuned model, and with it the validation Dice that it was chosen by and its postprocessing."""
-    mlflow_run.measures(registry.log_model(tuned), settings.data.name, dataset.digest)
-    mlflow_run.log_metrics({"validation/tuned_dice": dice, **postprocessing_metrics(tuned.description)})
+    metrics = {"validation/tuned_dice": dice, **postprocessing_metrics(tuned.description)}
+    mlflow_run.log_model(tuned, settings.data.name, dataset.digest, metrics)
 
 
 def postprocessing_metrics(description: ModelDescription) -> dict[str, float]:
@@ -196,7 +197,9 @@ def _write(probability: NDArray[np.float32], path: Path) -> None:
             np.save(Path(folder) / path.name, probability)
             (Path(folder) / path.name).replace(path)
     except OSError as error:
-        raise DataError(f"{path} cannot be written ({error.strerror}): free some space, or set work_dir") from error
+        raise DataError(
+            f"{path} cannot be written ({error.strerror or error}): free some space, or set work_dir"
+        ) from error
 
 
 def _log(result: SearchResult, mlflow_run: Run) -> None:

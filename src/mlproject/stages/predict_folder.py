@@ -3,6 +3,7 @@
 import shutil
 import tempfile
 import time
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from multiprocessing.pool import ThreadPool
@@ -10,7 +11,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from mlproject import interrupts
-from mlproject.data.case import Case, DataSettings, Fault, FaultsError
+from mlproject.data.case import LONGEST_NAME, Case, DataSettings, Fault, FaultsError, is_plain
 from mlproject.data.cases import find_cases
 from mlproject.data.fetching import fetch
 from mlproject.data.storage import folder_of, is_s3
@@ -26,7 +27,6 @@ from mlproject.tracking.model_server import ServerGoneError
 
 GONE_IN_A_ROW = 3
 """After so many cases for which the server could not be reached, the others are not tried."""
-LONGEST_NAME = 200  # bytes; file systems take 255, and endings are added
 SHOWN = 20
 
 
@@ -178,7 +178,7 @@ def _jobs(cases: Sequence[Case], settings: PredictSettings, model: Model) -> tup
             names["mask"] = f"{case.submission}.nii"
         if settings.probability:
             names["probability"] = f"{case.name}_probability.nii.gz"
-        files = {name.casefold() for name in names.values()}
+        files = {unicodedata.normalize("NFC", name.casefold()) for name in names.values()}
         if fault := next(filter(None, map(_fault_of_name, names.values())), None):
             faults[case.name] = fault
         elif files & taken:
@@ -192,9 +192,12 @@ def _jobs(cases: Sequence[Case], settings: PredictSettings, model: Model) -> tup
 
 def _fault_of_name(name: str) -> str | None:
     """Why a file of this name must not be written."""
-    if name.startswith((".", "-")) or any(mark in name for mark in "/\\\0\n\r") or len(name.encode()) > LONGEST_NAME:
-        return f"no file is written for a case of this name: {name!r} begins with . or -, holds a slash or is too long"
-    return None
+    if is_plain(name, LONGEST_NAME):
+        return None
+    return (
+        f"no file is written for a case of this name: {name!r} begins with . or -, holds a slash or a line break, is "
+        "no UTF-8 or is too long"
+    )
 
 
 def _refuse_output_among_the_cases(settings: PredictSettings) -> None:

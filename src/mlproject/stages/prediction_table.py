@@ -134,7 +134,7 @@ class PredictionTable:
         writer = csv.DictWriter(text, COLUMNS)
         writer.writeheader()
         writer.writerows(row for _, row in sorted(self.rows.items()))
-        self.folder.write(FILE, text.getvalue().encode())
+        self.folder.write(FILE, text.getvalue().encode(errors="backslashreplace"))
 
 
 def _some(texts: Sequence[str]) -> str:

@@ -23,7 +23,7 @@ from mlproject.stages.train import begin
 from mlproject.tracking import champion, registry, runs
 from mlproject.tracking.markdown import escape
 from mlproject.tracking.model_card import CARD, CardFacts, model_card
-from mlproject.tracking.runs import Run
+from mlproject.tracking.run import Run
 from mlproject.tracking.server import public_uri
 from mlproject.tracking.source import source
 
@@ -113,7 +113,8 @@ def child_run(settings: Experiment, parent: Run, stage: str) -> Iterator[Run]:
     """The run of one stage below a parent: the one that was stopped, else a new one."""
     stopped = runs.child(parent.id, stage)
     run_id = str(stopped.info.run_id) if stopped else ""
-    with runs.open_run(settings.tracking, run_name(stage, settings), stage, run_id=run_id, parent=parent) as child:
+    name, spools = run_name(stage, settings), settings.spool_path
+    with runs.open_run(settings.tracking, name, stage, run_id=run_id, parent=parent, spools=spools) as child:
         yield child
 
 

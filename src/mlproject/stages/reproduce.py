@@ -20,8 +20,9 @@ from mlproject.stages.paper.finding import Finding, page
 from mlproject.stages.paper.laboratory import Laboratory
 from mlproject.stages.plan import device, show_plan, show_run
 from mlproject.stages.settings import ReproduceSettings
+from mlproject.stages.sync import deliver_what_waits
 from mlproject.tracking import markdown, runs
-from mlproject.tracking.runs import Run
+from mlproject.tracking.run import Run
 from mlproject.tracking.server import connect
 
 EXAMINERS: dict[str, Callable[[Laboratory], tuple[Finding, Figure, pd.DataFrame]]] = {
@@ -43,6 +44,7 @@ def run(settings: ReproduceSettings) -> dict[str, Any]:
     """The entry point `reproduce`: begin a study, or go on with the one of that name; what is done stays."""
     settings = settings.resolved()
     connect()
+    deliver_what_waits(settings.spool_path)
     plan = settings.reproduce
     show_plan(STAGE, "the paper's claims", settings, study=f"{plan.study}, parts {', '.join(plan.parts)}")
     dataset = train.prepare(settings)
@@ -50,10 +52,10 @@ def run(settings: ReproduceSettings) -> dict[str, Any]:
     if known:
         runs.refuse_other_settings(known, settings, MAY_CHANGE, ANOTHER)
         runs.refuse_other_data(known, dataset.digest, ANOTHER)
-    name = f"{STAGE} {plan.study}"
+    name, run_id = f"{STAGE} {plan.study}", runs.given_run_id(known)
     with (
         LocalFolder(settings.work_path / "studies" / plan.study).locked(),
-        runs.open_run(settings.tracking, name, STAGE, run_id=runs.given_run_id(known)) as parent,
+        runs.open_run(settings.tracking, name, STAGE, run_id=run_id, spools=settings.spool_path) as parent,
         _saying_how_to_go_on(plan.study),
     ):
         parent.tag(study=plan.study, mlflow__runName=name)
@@ -66,6 +68,7 @@ def run(settings: ReproduceSettings) -> dict[str, Any]:
             if _finding(parent, part) is None:
                 heading(f"Claim: {part}")
                 _keep(parent, *EXAMINERS[part](laboratory))
+        parent.flush(settings.tracking.wait_s)
         findings = [finding for part in EXAMINERS if (finding := _finding(parent, part))]
         written = _write(settings, laboratory, findings)
         overview = markdown.table(("Claim", "What came of it"), [(f.claim, f.verdict) for f in findings])

@@ -23,8 +23,9 @@ from mlproject.stages.search_finale import again, conclude
 from mlproject.stages.search_helpers import gpu_groups, helpers
 from mlproject.stages.search_trial import TRIAL_TAG, WORKER_TAG, attempt, refuse_space
 from mlproject.stages.settings import SearchSettings
+from mlproject.stages.sync import deliver_what_waits
 from mlproject.tracking import runs
-from mlproject.tracking.runs import Run
+from mlproject.tracking.run import Run
 from mlproject.tracking.server import connect
 from mlproject.tuning.study import SharedStudy, storage_url
 
@@ -36,6 +37,7 @@ def run(settings: SearchSettings) -> dict[str, Any]:
     refuse_space(settings)
     gpus = gpu_groups(settings)
     connect()
+    deliver_what_waits(settings.spool_path)
     study = f"{settings.search.study}, {settings.search.trials} trials in all, {settings.search.parallel} at once here"
     varied = ", ".join(dimension.name for dimension in settings.search.space)
     show_plan("search", "settings that are best on the validation cases", settings, study=study, varied=varied)
@@ -56,6 +58,7 @@ def run(settings: SearchSettings) -> dict[str, Any]:
             name = f"search {settings.search.study}"
             own.tag(study=settings.search.study, mlflow__runName=name)
             annotate(own, "search", settings, dataset, again(settings, own))
+            own.flush(settings.tracking.wait_s)  # before others log to it, too
         show_run(runs.attach(shared.parent))
         console.print(f"done:     {shared.counts()['counted']} of {settings.search.trials} trials")
         do = partial(attempt, settings=settings, dataset=dataset, study_run=shared.parent, worker=own)
@@ -118,13 +121,15 @@ def _identity(settings: SearchSettings, dataset: DataSet) -> dict[str, Any]:
 @contextmanager
 def _own_run(settings: SearchSettings, shared: SharedStudy, given: str) -> Iterator[Run]:
     """This process's MLflow run: the study's own where it began it, else one below it, marked as a worker."""
+    spools = settings.spool_path
     if shared.created or given == shared.parent:
-        with runs.open_run(settings.tracking, "search", "search", run_id=shared.parent) as run:
+        with runs.open_run(settings.tracking, "search", "search", run_id=shared.parent, spools=spools) as run:
             yield run
         return
     name = f"worker on {socket.gethostname()}"
     console.print(f"joining the study {settings.search.study}")
-    with runs.open_run(settings.tracking, name, "worker", run_id=given, parent=runs.attach(shared.parent)) as run:
+    parent = runs.attach(shared.parent)
+    with runs.open_run(settings.tracking, name, "worker", run_id=given, parent=parent, spools=spools) as run:
         run.tag(study=settings.search.study, mlflow__runName=name)
         yield run
 

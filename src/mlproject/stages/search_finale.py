@@ -17,7 +17,7 @@ from mlproject.stages.search_trial import KINDS, RUN_ATTRIBUTE, as_text, experim
 from mlproject.stages.settings import SearchSettings
 from mlproject.tracking import registry
 from mlproject.tracking.markdown import code
-from mlproject.tracking.runs import Run
+from mlproject.tracking.run import Run
 from mlproject.tuning.space import suggest
 from mlproject.tuning.study import DATABASE_VARIABLE
 from mlproject.tuning.study_report import trial_table, write_study
@@ -52,7 +52,9 @@ def conclude(settings: SearchSettings, dataset: DataSet, study: optuna.Study, pa
     best_run = best.user_attrs[RUN_ATTRIBUTE]
     experiment = experiment_of(settings, suggest(best, settings.search.space, KINDS), f"trial {best.number}")
     if experiment.preprocessing != settings.preprocessing:  # it was varied
-        dataset = open_dataset(experiment.data, experiment.preprocessing, experiment.cache_path)
+        dataset = open_dataset(
+            experiment.data, experiment.preprocessing, experiment.cache_path, experiment.tracking.case_naming
+        )
     values = as_text(best.params)
     parent.log_metrics({"search/best_value": study.best_value})
     parent.tag(best_trial=str(best.number), best_run=best_run, best_values=values)

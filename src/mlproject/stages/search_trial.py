@@ -18,7 +18,7 @@ from mlproject.stages.console import console
 from mlproject.stages.settings import Experiment, SearchSettings
 from mlproject.tracking import runs
 from mlproject.tracking.markdown import escape
-from mlproject.tracking.runs import Run
+from mlproject.tracking.run import Run
 from mlproject.tracking.server import tracking_errors
 from mlproject.training.progress import Epoch
 from mlproject.tuning.space import check_space, put, suggest
@@ -58,7 +58,9 @@ def attempt(trial: optuna.Trial, settings: SearchSettings, dataset: DataSet, stu
     tags = {TRIAL_TAG: str(trial.number), WORKER_TAG: worker.id, "study": settings.search.study}
     with (
         tracking_errors(),
-        runs.open_run(settings.tracking, name, "trial", parent=runs.attach(study_run), tags=tags) as run,
+        runs.open_run(
+            settings.tracking, name, "trial", parent=runs.attach(study_run), tags=tags, spools=settings.spool_path
+        ) as run,
     ):
         trial.set_user_attr(RUN_ATTRIBUTE, run.id)
         again = part_of(runs.attach(study_run))
@@ -66,7 +68,9 @@ def attempt(trial: optuna.Trial, settings: SearchSettings, dataset: DataSet, stu
         console.print(f"{name}: {as_text(values)}")
         experiment = experiment_of(settings, values, name)
         if experiment.preprocessing != settings.preprocessing:
-            dataset = open_dataset(experiment.data, experiment.preprocessing, experiment.cache_path)
+            dataset = open_dataset(
+                experiment.data, experiment.preprocessing, experiment.cache_path, experiment.tracking.case_naming
+            )
         try:
             annotate(run, "trial", experiment, dataset, again)
             last, best = _train(trial, experiment, dataset, run)

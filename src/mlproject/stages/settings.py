@@ -17,13 +17,16 @@ from mlproject.training.settings import TrainingSettings
 from mlproject.tuning.crf_settings import CrfChoiceSettings, CrfSearchSettings
 from mlproject.tuning.study import StudySettings
 
+SPOOL = "spool"
+
 
 @dataclass(frozen=True)
 class InWorkDir:
     """What works in work_dir.
 
     Attributes:
-        work_dir: folder for what outlives a process: prepared cases, copies from buckets, checkpoints, demo data.
+        work_dir: folder for what outlives a process: prepared cases, copies from buckets, checkpoints, demo data, and
+            what waits for the MLflow server.
     """
 
     work_dir: str = "~/.stroke-lesion"
@@ -37,6 +40,11 @@ class InWorkDir:
     def cache_path(self) -> Path:
         """Where prepared cases are kept, and copies of a bucket's objects."""
         return self.work_path / "cache"
+
+    @property
+    def spool_path(self) -> Path:
+        """Where what runs have logged waits for the server."""
+        return self.work_path / SPOOL
 
 
 @dataclass(frozen=True)
@@ -80,7 +88,10 @@ class Experiment(InWorkDir):
             data = replace(data, root=data.where)
         if data.split_file is not None:
             data = replace(data, split_file=str(Path(data.split_file).expanduser().absolute()))
-        return replace(self, work_dir=str(self.work_path), data=data)
+        tracking = self.tracking
+        if tracking.case_table is not None:
+            tracking = replace(tracking, case_table=str(Path(tracking.case_table).expanduser().absolute()))
+        return replace(self, work_dir=str(self.work_path), data=data, tracking=tracking)
 
     def alone(self) -> "Experiment":
         """The experiment without what a stage adds to it."""
@@ -220,7 +231,8 @@ class EvaluateSettings(Experiment):
 
     TAKES: ClassVar = (
         "model", "compare", "cases", "work_dir", "data.layout", "data.root", "data.copies_gb", "data.lesion_labels",
-        "data.label_name", "data.demo_cases", "prediction.device", "tracking.experiment", "tracking.system_metrics",
+        "data.label_name", "data.demo_cases", "prediction.device", "tracking.experiment", "tracking.case_names",
+        "tracking.case_table", "tracking.system_metrics", "tracking.wait_s",
     )  # fmt: skip
     FIXED_BY: ClassVar = "the model"
 
@@ -264,6 +276,11 @@ class CleanSettings(InWorkDir):
     def __post_init__(self) -> None:
         if not self.older_than_days >= 0:
             raise SettingsError(f"older_than_days={self.older_than_days}: give a number of days, 0 or more")
+
+
+@dataclass(frozen=True)
+class SyncSettings(InWorkDir):
+    """Deliver what runs have logged while the MLflow server was gone; what it refused once is tried again."""
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,7 @@ from typing import Any
 
 from mlproject import config, interrupts
 from mlproject.data.dataset import DataSet
-from mlproject.errors import Interrupted, ModelError, TrainingError
-from mlproject.evaluation.figures import loss_curves
+from mlproject.errors import Interrupted, ModelError, TrainingError, UndeliveredError
 from mlproject.evaluation.validation import WholeVolumeDice
 from mlproject.network.architectures import build_network
 from mlproject.prediction.postprocessing import Postprocessing
@@ -24,11 +23,14 @@ from mlproject.stages.console import console, facts, heading
 from mlproject.stages.plan import device, opened, show_plan, show_run
 from mlproject.stages.progress import training_display
 from mlproject.stages.settings import Experiment, PostprocessSettings
-from mlproject.tracking import registry, runs
+from mlproject.stages.sync import deliver_what_waits
+from mlproject.tracking import runs
 from mlproject.tracking.experiment_page import CASE_IMAGE
-from mlproject.tracking.runs import Run
+from mlproject.tracking.run import Run
+from mlproject.tracking.run_on_server import UPLOADED_TAG
 from mlproject.tracking.server import connect
 from mlproject.training import checkpoint
+from mlproject.training.data_workers import worker_errors
 from mlproject.training.fit import check_devices, fit
 from mlproject.training.job import BEST, LAST, FitJob
 from mlproject.training.progress import Epoch
@@ -62,9 +64,6 @@ CURVES = {
     "validation/dice": "validation_dice",
 }
 NETWORK_ALONE = "network"
-UPLOADED_TAG = "checkpoint_step"
-PICTURES = 25
-"""How many pictures of the validation case a run has at the most."""
 
 
 def run(settings: Experiment) -> dict[str, Any]:
@@ -74,6 +73,7 @@ def run(settings: Experiment) -> dict[str, Any]:
         help_to_train(settings)
         return {}
     connect()
+    deliver_what_waits(settings.spool_path)
     show_plan("train", "fit a network", settings)
     dataset = prepare(settings)
     run_id = runs.given_run_id(settings.training.resume)
@@ -81,8 +81,9 @@ def run(settings: Experiment) -> dict[str, Any]:
     if run_id:
         runs.refuse_other_settings(run_id, settings, MAY_CHANGE)
         runs.refuse_other_data(run_id, dataset.digest)
-    with runs.open_run(settings.tracking, run_name("train", settings), "train", run_id=run_id) as mlflow_run:
-        mlflow_run.rename(run_name("train", settings))
+    name, spools = run_name("train", settings), settings.spool_path
+    with runs.open_run(settings.tracking, name, "train", run_id=run_id, spools=spools) as mlflow_run:
+        mlflow_run.rename(name)
         show_run(mlflow_run)
         with saying_how_to_resume("train", mlflow_run, settings):
             segmenter = train(settings, dataset, mlflow_run, reproduction(mlflow_run, "train", settings.data))
@@ -127,8 +128,9 @@ def saying_how_to_resume(stage: str, mlflow_run: Run, settings: Experiment) -> I
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(config.dump(settings))
     try:
-        yield
-    except (Interrupted, TrainingError) as error:
+        with worker_errors():
+            yield
+    except (Interrupted, TrainingError, UndeliveredError) as error:
         words = [sys.executable, sys.argv[0], stage, "--config", str(file), "--training.resume", mlflow_run.id]
         how = f"{shlex.join(words)} (or with the same `mlflow run` command and --run-id {mlflow_run.id})"
         if settings.training.nodes > 1:
@@ -154,8 +156,10 @@ def train(settings: Experiment, dataset: DataSet, mlflow_run: Run, again: str) -
     _upload(mlflow_run, folder)
     segmenter = best_model(settings, dataset, mlflow_run.id)
     best = checkpoint.read(folder / BEST)
-    mlflow_run.measures(registry.log_model(segmenter), settings.data.name, dataset.digest)
-    mlflow_run.log_metrics({"validation/best_dice": best["validation_dice"]}, step=best["step"])
+    metrics = {"validation/best_dice": best["validation_dice"]}
+    mlflow_run.log_model(
+        segmenter, settings.data.name, dataset.digest, metrics, best["step"], key=f"step {best['step']}"
+    )
     result = f"Best validation Dice {best['validation_dice']:.4f} at step {best['step']} (threshold 0.5, no CRF)."
     annotate(mlflow_run, "train", settings, dataset, again, result)
     return segmenter
@@ -169,7 +173,7 @@ def begin(settings: Experiment, dataset: DataSet, mlflow_run: Run) -> None:
 
 def log_curves(mlflow_run: Run) -> None:
     """Log the picture of the loss curves."""
-    mlflow_run.log_figure(loss_curves(runs.history(mlflow_run.id, CURVES)), "figures/loss_curves.png")
+    mlflow_run.log_loss_curves(CURVES, "figures/loss_curves.png")
 
 
 def help_to_train(settings: Experiment) -> None:
@@ -244,16 +248,15 @@ def epochs(job: FitJob, mlflow_run: Run, name: str = "training") -> Generator[Ep
 
     Raises Interrupted where it was asked to stop, after the last Epoch, whose checkpoint is written.
     """
-    next_picture, begun = 0.0, False
+    begun = False
     with interrupts.graceful(), training_display(name) as display, closing(fit(job, interrupts.requested)) as events:
         for event in events:
             display.show(event)
             begun = True
             if not isinstance(event, Epoch):
                 continue
-            mlflow_run.log_points(event.points)
-            if event.picture is not None and (event.share >= 1 or event.share >= next_picture):
-                next_picture = event.share + 1 / PICTURES
+            mlflow_run.log_points(event.points, once=True)
+            if event.picture is not None:
                 mlflow_run.log_picture(CASE_IMAGE, event.picture, event.step)
             yield event
             if event.stopped:
@@ -269,10 +272,8 @@ def _is_time_to_upload(epoch: Epoch, settings: Experiment) -> bool:
 
 
 def _upload(mlflow_run: Run, folder: Path) -> None:
-    for name in (BEST, LAST):
-        if (folder / name).exists():
-            mlflow_run.log_file(folder / name, "checkpoints")
-    mlflow_run.tag(**{UPLOADED_TAG: str(checkpoint.read(folder / LAST)["step"])})
+    files = [folder / name for name in (BEST, LAST) if (folder / name).exists()]
+    mlflow_run.log_checkpoints(files, checkpoint.read(folder / LAST)["step"])
 
 
 def _checkpoints_of(run_id: str, settings: Experiment) -> Path:

@@ -80,5 +80,7 @@ def about(case: Case, message: str) -> str:
     text = re.sub(r"^row 1(: |, )", "", " ".join(message.split()))
     text = text.replace("no image; send base64 of a .nii.gz or .nii file", "no image, and the model needs one")
     for channel, path in case.images.items():
-        text = re.sub(rf"(?<!\S){re.escape(channel)} {re.escape(channel)}\.nii(\.gz)?", f"{channel} {path.name}", text)
+        name = re.escape(channel)
+        servers = rf"channel {re.escape(repr(channel))}(?=: (?!no image))|(?<!\S){name} {name}\.nii(?:\.gz)?"
+        text = f"{channel} {path.name}".join(re.split(servers, text))
     return text if len(text) <= 500 else f"{text[:500]} ..."

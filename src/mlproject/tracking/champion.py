@@ -2,6 +2,7 @@
 
 import math
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,6 +21,8 @@ from mlproject.evaluation.statistics import PairedDifference, paired_difference
 from mlproject.prediction.segmenter import digests_of
 from mlproject.tracking.local_model import LocalModel
 from mlproject.tracking.registry import CHAMPION, fetch, read_description
+
+SECONDS_TO_CLAIM = 10.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,11 +56,9 @@ def challenge(name: str, version: int, cases: Sequence[tuple[Case, PreparedCase]
     champion at once.
     """
     client = mlflow.MlflowClient()
-    aliases = client.get_registered_model(name).aliases
-    if CHAMPION not in aliases:
-        client.set_registered_model_alias(name, CHAMPION, str(version))
+    if _is_first(name, version):
         return Verdict(moved=True, reason=f"version {version} is the first champion of {name}")
-    holder = int(aliases[CHAMPION])
+    holder = int(client.get_registered_model(name).aliases[CHAMPION])
     if holder == version:
         return Verdict(moved=False, reason=f"version {version} is the champion already")
     with tempfile.TemporaryDirectory() as folder:
@@ -65,6 +66,22 @@ def challenge(name: str, version: int, cases: Sequence[tuple[Case, PreparedCase]
     if verdict.moved:
         client.set_registered_model_alias(name, CHAMPION, str(version))
     return verdict
+
+
+def _is_first(name: str, version: int) -> bool:
+    """Make a version champion where there is none, and say whether it is.
+
+    Two runs may end at the same time: an older version goes first, and has SECONDS_TO_CLAIM for it.
+    """
+    client = mlflow.MlflowClient()
+    older = [v for v in client.search_model_versions(f"name = '{name}'") if int(v.version) < version]
+    until = time.monotonic() + (SECONDS_TO_CLAIM if older else 0)
+    while CHAMPION not in client.get_registered_model(name).aliases:
+        if time.monotonic() >= until:
+            client.set_registered_model_alias(name, CHAMPION, str(version))
+            return str(client.get_registered_model(name).aliases[CHAMPION]) == str(version)
+        time.sleep(0.5)
+    return False
 
 
 def _compare(name: str, version: int, holder: int, cases: Sequence[tuple[Case, PreparedCase]], folder: Path) -> Verdict:

@@ -29,6 +29,7 @@ def main(model_folder: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the caller ends this process
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print is no answer
+    os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"  # models of this software are code and weights
     model = mlflow.pyfunc.load_model(model_folder)
     print("{}", file=answers, flush=True)
     for line in sys.stdin:

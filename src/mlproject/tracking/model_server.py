@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import gzip
 import json
 import os
 import re
@@ -13,6 +14,8 @@ from urllib.parse import urlsplit
 import requests
 
 from mlproject.data.case import Case
+from mlproject.data.image_files import GZIP_MAGIC, decompressed
+from mlproject.data.nifti_header import without_text
 from mlproject.errors import DataError, ModelError, SettingsError
 from mlproject.tracking.answers import Answer, Params, about, request_files
 
@@ -69,7 +72,7 @@ class ModelServer:
 
     def segment(self, case: Case, params: Params, folder: Path) -> Answer:
         """Segment a case; see answers.Model. Raises ServerGoneError where the server cannot be reached for it."""
-        row = {name: base64.b64encode(file.read_bytes()).decode() for name, file in request_files(case, folder).items()}
+        row = {name: _text(name, file) for name, file in request_files(case, folder).items()}
         answer = self._send("POST", ROUTE, {"dataframe_records": [row], "params": dict(params)})
         if answer.status_code != 200:
             raise DataError(about(case, _complaint(answer)))
@@ -139,6 +142,19 @@ class ModelServer:
 
     def _silent(self) -> ServerGoneError:
         return ServerGoneError(f"the server {self.address} did not answer within timeout_s={self.timeout_s:g}")
+
+
+def _text(channel: str, file: Path) -> str:
+    """An image as a request holds it, without what its header says in words: that may identify the patient."""
+    content = file.read_bytes()
+    try:
+        plain = b"".join(decompressed([content])) if content.startswith(GZIP_MAGIC) else content
+        bare = without_text(plain)
+    except DataError as error:
+        raise DataError(f"{channel} {file.name}: {error}") from error
+    if bare != plain:
+        content = gzip.compress(bare, 1)
+    return base64.b64encode(content).decode()
 
 
 def _with_token(request: requests.PreparedRequest, token: str) -> requests.PreparedRequest:

@@ -1,20 +1,26 @@
 """Models in MLflow: logged with a run, registered under a name, and fetched."""
 
 import json
+import shutil
 import tempfile
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import mlflow
 import yaml
+from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 from mlflow.exceptions import MlflowException
+from mlflow.models import Model
+from mlflow.models.model import MLMODEL_FILE_NAME
 from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS, MLFLOW_RUN_NOTE
 
 import mlproject
 from mlproject.errors import ModelError, UserError
-from mlproject.prediction.segmenter import DESCRIPTION, Segmenter
+from mlproject.prediction.segmenter import DESCRIPTION, ModelDescription, Segmenter
 from mlproject.tracking import served_model
 from mlproject.tracking.input_example import input_example
 from mlproject.tracking.model_card import CARD, about, shortened
@@ -22,6 +28,8 @@ from mlproject.tracking.served_model import BUNDLE, signature
 
 PACKAGE = Path(mlproject.__file__).parent
 CHAMPION = "champion"
+MODEL, MODELS = "model", "models:/"
+KEY_TAG = "key"
 
 
 def requirements() -> list[str]:
@@ -30,32 +38,85 @@ def requirements() -> list[str]:
     return [line for entry in environment["dependencies"] if isinstance(entry, dict) for line in entry["pip"]]
 
 
-def log_model(segmenter: Segmenter) -> str:
-    """Log a model to the active run as a pyfunc from code, and return its URI, models:/ID."""
+def save(segmenter: Segmenter, folder: Path) -> None:
+    """Write a model into an empty folder as MLflow keeps it: a pyfunc from code, with the present code.
+
+    Raises OSError where the folder cannot be written.
+    """
     description = segmenter.description
-    chosen = description.postprocessing
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+    with tempfile.TemporaryDirectory() as files, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        segmenter.save(Path(folder) / BUNDLE)
-        info = mlflow.pyfunc.log_model(
-            name="model",
-            python_model=served_model.__file__,
-            artifacts={BUNDLE: str(Path(folder) / BUNDLE)},
-            code_paths=[str(PACKAGE)],
-            signature=signature(description.channels),
-            input_example=input_example(description.channels),
-            pip_requirements=requirements(),
-            params={
-                "channels": ", ".join(description.channels),
-                "network": description.network.name,
-                "patch_size": list(description.patch_size),
-                "threshold": chosen.threshold,
-                "min_lesion_ml": chosen.min_lesion_ml,
-                "crf": chosen.crf is not None,
-                "members": description.members,
-            },
-        )
-    return str(info.model_uri)
+        segmenter.save(Path(files) / BUNDLE)
+        try:
+            mlflow.pyfunc.save_model(
+                path=str(folder),
+                python_model=served_model.__file__,
+                artifacts={BUNDLE: str(Path(files) / BUNDLE)},
+                code_paths=[str(PACKAGE)],
+                signature=signature(description.channels),
+                input_example=input_example(description.channels),
+                pip_requirements=requirements(),
+            )
+        except MlflowException as error:
+            raise (error.__cause__ if isinstance(error.__cause__, OSError) else error) from None
+    for compiled in folder.rglob("__pycache__"):
+        shutil.rmtree(compiled)
+
+
+def parameters_of(description: ModelDescription) -> dict[str, str]:
+    """What the page of a logged model shows beside the settings of its run."""
+    chosen = description.postprocessing
+    parameters = {
+        "channels": ", ".join(description.channels),
+        "network": description.network.name,
+        "patch_size": list(description.patch_size),
+        "threshold": chosen.threshold,
+        "min_lesion_ml": chosen.min_lesion_ml,
+        "crf": chosen.crf is not None,
+        "members": description.members,
+    }
+    return {name: str(value) for name, value in parameters.items()}
+
+
+def log_model(segmenter: Segmenter, run_id: str) -> str:
+    """Log a model to a run, and return its URI, models:/ID."""
+    with tempfile.TemporaryDirectory() as folder:
+        save(segmenter, Path(folder))
+        return upload(run_id, Path(folder), parameters_of(segmenter.description), uuid4().hex)
+
+
+def upload(run_id: str, folder: Path, parameters: Mapping[str, str], key: str) -> str:
+    """Log a model that `save` has written to a run, and return its URI, models:/ID.
+
+    `key`: a run has one model of a key: called again, it goes on with what an upload that was cut off has left, and
+    does nothing where the model is there.
+    """
+    client = mlflow.MlflowClient()
+    run = client.get_run(run_id)
+    of_key = f"source_run_id = '{run_id}' AND tags.{KEY_TAG} = '{key}'"
+    begun = client.search_logged_models([run.info.experiment_id], of_key, max_results=1)
+    model = begun[0] if begun else None
+    if model is None:
+        everything = {**parameters, **run.data.params}
+        model = client.create_logged_model(run.info.experiment_id, MODEL, run_id, {KEY_TAG: key}, everything)
+    if model.status != LoggedModelStatus.READY:
+        client.log_model_artifacts(model.model_id, str(folder))
+        with tempfile.TemporaryDirectory() as other:
+            saved = Model.load(str(folder))
+            saved.model_id = saved.model_uuid = model.model_id
+            saved.run_id, saved.artifact_path = run_id, model.artifact_location
+            saved.save(str(Path(other) / MLMODEL_FILE_NAME))
+            client.log_model_artifact(model.model_id, str(Path(other) / MLMODEL_FILE_NAME))
+        client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+    known = run.outputs.model_outputs if run.outputs else []
+    if model.model_id not in {output.model_id for output in known}:
+        client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+    return f"{MODELS}{model.model_id}"
+
+
+def id_in(model_uri: str) -> str:
+    """The id in models:/ID."""
+    return model_uri.removeprefix(MODELS)
 
 
 def register(model_uri: str, name: str) -> int:

@@ -1,149 +1,37 @@
-"""MLflow runs: opened, resumed, filled and closed. The only importer of MLflow's tracking calls."""
+"""MLflow runs: opened, resumed, found and closed."""
 
 import ast
-import math
+import logging
 import os
 import subprocess
 import sys
 import tempfile
-import time
-import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import mlflow
-import numpy as np
-import pandas as pd
-from matplotlib.figure import Figure
-from mlflow.data.pandas_dataset import from_pandas
-from mlflow.entities import Metric, Param
+from mlflow.entities import RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking.context.registry import resolve_tags
-from mlflow.utils.name_utils import _GENERATOR_NOUNS, _GENERATOR_PREDICATES
-from numpy.typing import NDArray
 
-from mlproject import config, interrupts
-from mlproject.data.splits import Split
-from mlproject.errors import SettingsError, TrackingError
+from mlproject import interrupts
+from mlproject.data.case_names import for_others
+from mlproject.errors import SettingsError, TrackingError, UndeliveredError
 from mlproject.tracking import experiment_page, keep_killed
+from mlproject.tracking.run import Run, as_parameters
 from mlproject.tracking.server import public_uri
 from mlproject.tracking.settings import TrackingSettings
-from mlproject.training.progress import Point
+from mlproject.tracking.spool import Spool
+from mlproject.tracking.system_metrics import SystemMetrics
 
-PARENT_TAG, STAGE_TAG, NOTE_TAG = "mlflow.parentRunId", "stage", "mlflow.note.content"
-WRITTEN_TAG = "mlflow.note.written"  # the description as the run itself has left it; the UI hides mlflow.*
-NOTE_LENGTH = 8000  # the most that a tag holds
+logger = logging.getLogger(__name__)
+
+PARENT_TAG, STAGE_TAG = "mlflow.parentRunId", "stage"
+SECONDS_TO_STOP = 15.0
+"""After a signal, for what is logged to be delivered; the rest waits on the disk."""
 _opened_by_launcher = ""
-
-
-class Run:
-    """An open MLflow run.
-
-    Attributes:
-        id, experiment_id: MLflow's.
-        ends_as: the status with which `open_run` closes it, where nothing is raised.
-    """
-
-    def __init__(self, run: mlflow.entities.Run) -> None:
-        self.id: str = run.info.run_id
-        self.experiment_id: str = run.info.experiment_id
-        self.ends_as = "FINISHED"
-        self.client = mlflow.MlflowClient()
-        self._measured: dict[str, str] = {}
-
-    def log_settings(self, settings: Any) -> None:
-        """Every setting as a parameter `cfg.<dotted name>`, and all of them as config.yaml.
-
-        A run that is gone on with keeps the parameters it began with; config.yaml has the present ones.
-        """
-        known = self.client.get_run(self.id).data.params
-        new = [Param(name, value) for name, value in _as_parameters(settings).items() if name not in known]
-        for start in range(0, len(new), 100):
-            self.client.log_batch(self.id, params=new[start : start + 100])
-        self.client.log_text(self.id, config.dump(settings), "config.yaml")
-
-    def log_points(self, points: Sequence[Point]) -> None:
-        """Metrics with the step and time at which they were measured; what MLflow has already, it keeps once."""
-        metrics = [
-            Metric(name, value, point.timestamp_ms, point.step, **self._measured)
-            for point in points
-            for name, value in point.metrics.items()
-        ]
-        for start in range(0, len(metrics), 1000):
-            self.client.log_batch(self.id, metrics=metrics[start : start + 1000])
-
-    def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Results of the run as a whole, or of one step; an undefined one (NaN) is not logged."""
-        defined = {name: value for name, value in metrics.items() if not math.isnan(value)}
-        self.log_points([Point(step, time.time_ns() // 1_000_000, defined)])
-
-    def log_curve(self, name: str, values: Iterable[float]) -> None:
-        """A metric with a value at each step 0, 1, 2 ..., in one batch; an undefined one (NaN) is left out."""
-        now = time.time_ns() // 1_000_000
-        self.log_points([Point(step, now, {name: value}) for step, value in enumerate(values) if not math.isnan(value)])
-
-    def measures(self, model_uri: str, dataset: str, digest: str) -> None:
-        """From now on, the metrics logged are also those of this model (models:/ID; none if empty) on this data set."""
-        if not model_uri:
-            return
-        model_id = model_uri.removeprefix("models:/")
-        self._measured = {"model_id": model_id, "dataset_name": dataset, "dataset_digest": digest}
-
-    def log_picture(self, key: str, picture: NDArray[np.uint8], step: int) -> None:
-        """An image (rows, columns, 3) of one step: the UI shows those of one key with a slider over the steps."""
-        self.client.log_image(self.id, picture, key=key, step=step, synchronous=True)
-
-    def describe(self, text: str) -> None:
-        """The run's description, in Markdown; one that somebody has written in the UI stays."""
-        tags = self.client.get_run(self.id).data.tags
-        if tags.get(NOTE_TAG, "") == tags.get(WRITTEN_TAG, ""):
-            self.tag(**{NOTE_TAG: text[:NOTE_LENGTH], WRITTEN_TAG: text[:NOTE_LENGTH]})
-
-    def rename(self, name: str) -> None:
-        """Give the run a telling name in place of one that MLflow has made up (`mlflow run` without --run-name)."""
-        made_up, _, number = str(self.client.get_run(self.id).info.run_name).rpartition("-")
-        if number.isdigit() and set(made_up.split("-")) <= {*_GENERATOR_PREDICATES, *_GENERATOR_NOUNS}:
-            self.client.update_run(self.id, name=name)
-
-    def log_dataset(self, name: str, digest: str, root: str, split: Split) -> None:
-        """The data set with its digest as an MLflow input, and which case is in which part as split.csv."""
-        table = pd.DataFrame(split.to_rows(), columns=["case", "split"])
-        with warnings.catch_warnings():  # MLflow has two kinds of local source and wonders which
-            warnings.simplefilter("ignore")
-            dataset = from_pandas(table, source=root, name=name, digest=digest)
-        mlflow.log_input(dataset, context="training, validation, test" if split.train else "test")
-        self.client.log_text(self.id, table.to_csv(index=False), "split.csv")
-
-    def log_figure(self, figure: Figure, file: str) -> None:
-        """A matplotlib figure as an artifact."""
-        self.client.log_figure(self.id, figure, file)
-
-    def log_folder(self, folder: Path, to: str) -> None:
-        """Every file of a folder as artifacts under `to`."""
-        self.client.log_artifacts(self.id, str(folder), to)
-
-    def log_file(self, path: Path, to: str) -> None:
-        """One file as an artifact under `to`."""
-        self.client.log_artifact(self.id, str(path), to)
-
-    def log_table(self, table: pd.DataFrame, file: str) -> None:
-        """A table as CSV."""
-        self.client.log_text(self.id, table.to_csv(index=False), file)
-
-    def log_text(self, text: str, file: str) -> None:
-        """A text as an artifact."""
-        self.client.log_text(self.id, text, file)
-
-    def tag(self, **tags: str) -> None:
-        """Set tags; dots in MLflow's own names are written as double underscores."""
-        for name, value in tags.items():
-            self.client.set_tag(self.id, name.replace("__", "."), value)
-
-
-def _as_parameters(settings: Any) -> dict[str, str]:
-    return {f"cfg.{name}": str(value) for name, value in config.flatten(config.to_tree(settings)).items()}
 
 
 def refuse_other_settings(
@@ -157,7 +45,7 @@ def refuse_other_settings(
     known = find(run_id).data.params
     differences = [
         f"{name.removeprefix('cfg.')}: {known[name]} then, {value} now"
-        for name, value in _as_parameters(settings).items()
+        for name, value in as_parameters(settings).items()
         if not _same(known.get(name, value), value) and not name.removeprefix("cfg.").startswith(tuple(may_change))
     ]
     if differences:
@@ -207,47 +95,78 @@ def open_run(
     run_id: str = "",
     parent: Run | None = None,
     tags: Mapping[str, str] | None = None,
+    spools: Path | None = None,
 ) -> Iterator[Run]:
     """An MLflow run, new or (by `run_id`) gone on with, closed as what it came to: FINISHED, FAILED or KILLED.
 
-    It has its `tags` from its first moment, so that whoever finds it after a kill -9 knows what it is.
+    It has its `tags` from its first moment, so that whoever finds it after a kill -9 knows what it is. `spools`: folder
+    where what it logs waits for the server, while the work goes on; without, each call waits itself.
+
+    Raises:
+        TrackingError: the run cannot be opened, or another process has it open.
+        UndeliveredError: all is done, and some of what was logged waits in the spool.
     """
-    where: dict[str, Any] = {
-        "log_system_metrics": settings.system_metrics,
-        "nested": parent is not None,
-        "tags": {STAGE_TAG: stage, **(tags or {})},
-    }
+    all_tags = {STAGE_TAG: stage, **({PARENT_TAG: parent.id} if parent else {}), **(tags or {})}
     if run_id:
         refuse_other_stage(run_id, stage)
-        where["run_id"] = run_id
-    else:
-        where |= {"run_name": name, "experiment_id": parent.experiment_id if parent else _experiment(settings)}
     try:
-        active = mlflow.start_run(**where)
+        if not run_id:
+            experiment = parent.experiment_id if parent else _experiment(settings)
+            new = mlflow.MlflowClient().create_run(experiment, tags=resolve_tags(all_tags), run_name=name)
+        spool = Spool(spools / (run_id or new.info.run_id), public_uri()) if spools is not None else None
+        opened = _again(run_id, all_tags) if run_id else new
+        if parent is None:
+            experiment_page.set_up(opened.info.experiment_id)
     except MlflowException as error:
         raise TrackingError(f"run {run_id or name} cannot be opened: {error.message.splitlines()[0]}") from error
-    run = Run(active)
+    run = Run(opened, spool)
     try:
-        if parent is None:
-            experiment_page.set_up(run.experiment_id)
-        else:  # which need not be the run that this process has open
-            run.tag(**{PARENT_TAG: parent.id})
-        yield run
+        with _load_of_machine(run, go_on=bool(run_id)) if settings.system_metrics else nullcontext():
+            yield run
     except BaseException as error:
-        if not interrupts.is_stop(error):
-            try:
-                run.tag(failure=str(error)[:5000] or type(error).__name__)
-            finally:
-                mlflow.end_run("FAILED")
-            raise
-        mlflow.end_run("KILLED")
+        _close_after(run, error, settings.wait_s)
+        raise
+    if undelivered := run.close(run.ends_as, settings.wait_s):
+        raise UndeliveredError(undelivered)
+
+
+def _again(run_id: str, tags: Mapping[str, str]) -> mlflow.entities.Run:
+    """A run that exists, RUNNING again. Raises TrackingError for one that is deleted."""
+    client = mlflow.MlflowClient()
+    if client.get_run(run_id).info.lifecycle_stage != "active":
+        raise TrackingError(f"run {run_id} is deleted: restore it in the MLflow UI, or begin a run")
+    client.update_run(run_id, status="RUNNING")
+    client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
+    return client.get_run(run_id)
+
+
+@contextmanager
+def _load_of_machine(run: Run, go_on: bool) -> Iterator[None]:
+    """Within: the machine's load is logged. `go_on`: as SystemMetrics takes it."""
+    sampler = SystemMetrics(run.id, lambda point: run.log_points([point]), go_on)
+    sampler.start()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        sampler.finish()  # type: ignore[no-untyped-call]
+
+
+def _close_after(run: Run, error: BaseException, wait_s: float) -> None:
+    """Close a run that an exception ends: KILLED or FAILED, and without keeping whoever stops it waiting."""
+    if interrupts.is_stop(error):
+        undelivered = run.close("KILLED", interrupts.seconds_left(SECONDS_TO_STOP), in_all=True)
         if interrupts.watched is not None and run.id == _opened_by_launcher:
             command = [sys.executable, keep_killed.__file__, str(interrupts.watched.pid), run.id]
             environment = {**os.environ, "MLFLOW_TRACKING_URI": mlflow.get_tracking_uri()}
             nowhere = subprocess.DEVNULL
             subprocess.Popen(command, env=environment, start_new_session=True, stdout=nowhere, stderr=nowhere)
-        raise
-    mlflow.end_run(run.ends_as)
+    else:
+        with suppress(TrackingError):  # the disk is full
+            run.tag(failure=for_others(str(error))[:5000] or type(error).__name__)
+        # Where a run below has waited in vain, this one need not wait as long.
+        undelivered = run.close("FAILED", 0 if isinstance(error, UndeliveredError) else wait_s)
+    if undelivered:
+        logger.warning(undelivered)
 
 
 def begin(settings: TrackingSettings, name: str, run_id: str = "") -> str:
@@ -272,7 +191,7 @@ def close(run_id: str, status: str, failure: str = "") -> None:
     run = client.get_run(run_id)
     if run.info.status == "RUNNING" and run.info.lifecycle_stage == "active":
         if failure:
-            client.set_tag(run_id, "failure", failure)
+            client.set_tag(run_id, "failure", for_others(failure))
         client.set_terminated(run_id, status)
 
 
@@ -359,19 +278,3 @@ def download(run_id: str, artifact: str, folder: Path) -> Path | None:
         return None
     folder.mkdir(parents=True, exist_ok=True)
     return Path(client.download_artifacts(run_id, artifact, str(folder)))
-
-
-def history(run_id: str, columns: Mapping[str, str]) -> pd.DataFrame:
-    """Curves of a run as one table: `step`, and for each metric the column named for it, NaN where not measured."""
-    client = mlflow.MlflowClient()
-    curves = {
-        column: pd.Series({p.step: p.value for p in client.get_metric_history(run_id, metric)}, dtype=float)
-        for metric, column in columns.items()
-    }
-    return pd.DataFrame(curves).rename_axis("step").reset_index()
-
-
-def moments(run_id: str, metric: str) -> pd.Series:
-    """When each step (index) of a metric was measured, in seconds since 1970."""
-    points = mlflow.MlflowClient().get_metric_history(run_id, metric)
-    return pd.Series({point.step: point.timestamp / 1000 for point in points}, dtype=float).sort_index()

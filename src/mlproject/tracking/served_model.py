@@ -4,11 +4,10 @@ A request has one row a case and one column a channel: the image as base64 of a 
 answer has one row a case: the mask as base64 of a .nii.gz on the image's own grid, and what was measured
 on it. A model that was trained on cases with missing channels takes null for a channel other than the first.
 Whatever is wrong with a request is answered with status 400 and one line. Nothing but the request
-is read: no path, no address.
+is read: no path, no address; request_images.py has the limits.
 """
 
 import base64
-import binascii
 import json
 import logging
 import os
@@ -27,18 +26,20 @@ from mlflow.models import ModelSignature, set_model
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
+from pandas.api.types import is_scalar
 
 from mlproject.data.cases import Case
 from mlproject.data.volumes import read_volume
 from mlproject.data.writing import write_like
 from mlproject.errors import UserError
+from mlproject.prediction.postprocessing import Postprocessing
 from mlproject.prediction.segmenter import Segmenter
+from mlproject.tracking.request_images import RequestLimits, write_image
+from mlproject.tracking.scoring_server import be_strict
 
 BUNDLE = "model"
 DEVICE_VARIABLE = "STROKE_LESION_DEVICE"
-GZIP_MAGIC = b"\x1f\x8b"
-MAX_ROWS = 16
-MAX_BASE64 = 2**28  # characters of one image; many times any scan
+SHOWN = 50  # characters of a value that a message repeats
 
 
 def signature(channels: tuple[str, ...]) -> ModelSignature:
@@ -91,6 +92,8 @@ class StrokeLesionModel(PythonModel):
         folder = Path(context.artifacts[BUNDLE])
         self.segmenter = Segmenter.load(folder, os.environ.get(DEVICE_VARIABLE))
         self.version, self.model_id = version_of(folder.parents[1]), id_of(folder.parents[1])
+        self.limits = RequestLimits.of(os.environ)
+        be_strict()
         self.one_at_a_time = threading.Lock()  # MLflow answers requests in threads; memory shall stay bounded
 
     def predict(
@@ -106,33 +109,27 @@ class StrokeLesionModel(PythonModel):
             raise MlflowException(f"the model failed on this request ({type(error).__name__})") from None
 
     def _predict(self, table: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFrame:
-        postprocessing = self.segmenter.description.postprocessing
-        threshold = params.get("threshold")
-        if threshold is not None:
-            if not 0 < threshold < 1:
-                raise BadRequestError(f"threshold must lie between 0 and 1, both excluded, got {threshold}")
-            postprocessing = replace(postprocessing, threshold=threshold)
-        if params.get("crf") is False:
-            postprocessing = replace(postprocessing, crf=None)
-        with_probability = bool(params.get("return_probability"))
+        postprocessing = self._postprocessing(params)
+        with_probability = _switch(params, "return_probability", False)
         if table.empty:  # MLflow drops unknown columns, and a row of nothing else with them
             channels = json.dumps(self.segmenter.description.channels)
             raise BadRequestError(
                 f"no image in the request: send one row a case with the columns {channels}, each base64 of a "
                 f".nii.gz or .nii file, to the model {self.version} ({self.model_id})"
             )
-        if len(table) > MAX_ROWS:
-            raise BadRequestError(f"{len(table)} cases in one request: send {MAX_ROWS} at the most")
+        if len(table) > self.limits.rows:
+            raise BadRequestError(f"{len(table)} cases in one request: send {self.limits.rows} at the most")
         rows = []
         for number, row in enumerate(table.to_dict("records"), start=1):
             with tempfile.TemporaryDirectory() as folder:
-                case = self._case(row, number, Path(folder))
                 try:
                     with self.one_at_a_time:
+                        case = self._case(row, number, Path(folder))
                         volume = read_volume(case, labelled=False)
-                        found = self.segmenter.segment(volume, postprocessing)
+                        found = self.segmenter.segment(volume, postprocessing, self.limits.voxels)
                 except UserError as error:
-                    raise BadRequestError(str(error).replace(f"{folder}/", "")) from None
+                    faults = str(error).replace(f"{folder}/", "").splitlines()
+                    raise BadRequestError("; ".join(faults)) from None
                 reference = next(iter(case.images.values()))
                 rows.append(
                     {
@@ -146,30 +143,37 @@ class StrokeLesionModel(PythonModel):
                 )
         return pd.DataFrame(rows)
 
+    def _postprocessing(self, params: Mapping[str, Any]) -> Postprocessing:
+        """The model's own, changed as the parameters say."""
+        postprocessing, threshold = self.segmenter.description.postprocessing, params.get("threshold")
+        if threshold is not None:
+            if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not 0 < threshold < 1:
+                raise BadRequestError(
+                    f"threshold must lie between 0 and 1, both excluded, got {repr(threshold)[:SHOWN]}"
+                )
+            postprocessing = replace(postprocessing, threshold=float(threshold))
+        return postprocessing if _switch(params, "crf", True) else replace(postprocessing, crf=None)
+
     def _case(self, row: Mapping[Hashable, Any], number: int, folder: Path) -> Case:
         """The images of a row, written where only this request sees them; what may be missing is missing."""
         described = self.segmenter.description
         may_be_missing = described.channels[1:] if described.missing == "zero" else ()
-        missing = tuple(channel for channel in may_be_missing if pd.isna(row.get(channel)))
-        images = {c: _decoded(row.get(c), folder, c, number) for c in described.channels if c not in missing}
+        missing = tuple(c for c in may_be_missing if is_scalar(row.get(c)) and pd.isna(row.get(c)))
         name = f"row {number}"
+        images = {
+            channel: write_image(row.get(channel), folder, channel, self.limits, f"{name}, channel {channel!r}")
+            for channel in described.channels
+            if channel not in missing
+        }
         return Case(name, images, None, name, missing=missing, order=described.channels)
 
 
-def _decoded(text: Any, folder: Path, channel: str, row: int) -> Path:
-    """The file that a base64 text stands for, written where only this request sees it."""
-    where = f"row {row}, channel {channel!r}"
-    if not isinstance(text, str) or not text:
-        raise BadRequestError(f"{where}: no image; send base64 of a .nii.gz or .nii file")
-    if len(text) > MAX_BASE64:
-        raise BadRequestError(f"{where}: {len(text)} characters of base64: {MAX_BASE64} are the most")
-    try:
-        content = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        raise BadRequestError(f"{where}: not valid base64") from None
-    path = folder / f"{channel}.nii{'.gz' if content.startswith(GZIP_MAGIC) else ''}"
-    path.write_bytes(content)
-    return path
+def _switch(params: Mapping[str, Any], name: str, default: bool) -> bool:
+    """A parameter that is true or false; null is as if not given."""
+    value = params.get(name)
+    if value is not None and not isinstance(value, bool | np.bool_):
+        raise BadRequestError(f"{name} must be true or false, got {repr(value)[:SHOWN]}")
+    return default if value is None else bool(value)
 
 
 def _encoded(values: np.ndarray, reference: Path) -> str:

@@ -14,7 +14,9 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
+from mlproject import credentials
 from mlproject.errors import TrackingError
+from mlproject.tracking.source import mend_source
 
 SECONDS_TO_ANSWER = 8
 PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}  # of the databases that MLflow itself can log to
@@ -22,9 +24,10 @@ RETRIES_VARIABLE = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 
 
 def connect() -> None:
-    """Make sure that the tracking server answers, before any work is done for it.
+    """Make sure that the tracking server answers and lets this user in, before any work is done for it.
 
-    MLflow itself would try for minutes. Raises TrackingError after SECONDS_TO_ANSWER.
+    Also takes a token out of what `mlflow run` has logged of its source. MLflow itself would try for minutes. Raises
+    TrackingError after SECONDS_TO_ANSWER.
     """
     uri = mlflow.get_tracking_uri()
     scheme = urlsplit(uri).scheme
@@ -36,12 +39,48 @@ def connect() -> None:
     os.environ[RETRIES_VARIABLE] = "1"
     try:
         mlflow.MlflowClient().search_experiments(max_results=1)
+        mend_source()
     except MlflowException as error:
-        raise TrackingError(f"the tracking server {_public(uri)} refuses: {error.message.splitlines()[0]}") from error
+        raise TrackingError(_refusal(error)) from error
     finally:
         os.environ.pop(RETRIES_VARIABLE)
         if usual is not None:
             os.environ[RETRIES_VARIABLE] = usual
+
+
+def _refusal(error: MlflowException) -> str:
+    """Why the server does not do what it is asked for, and what to do."""
+    server, text = public_uri(), error.message
+    # MLflow's own server, which knows no tokens, fails on one where it remembers passwords for a while.
+    fails_on_token = "too many 500 error" in text and os.environ.get("MLFLOW_TRACKING_TOKEN")
+    if "failed with error code 401" in text or fails_on_token:
+        return f"the tracking server {server} {_unknown_user()}"
+    if "Invalid Host header" in text:
+        return (
+            f"the tracking server {server} does not answer under the name {urlsplit(server).netloc}: use one that its "
+            "--allowed-hosts has, or have this one added"
+        )
+    if "failed with error code 403" in text:
+        return f"the tracking server {server} does not let this user see its experiments: ask its administrator"
+    if "failed with error code 4" in text or "not in a valid JSON format" in text:
+        return f"{server} does not answer as an MLflow server does: see MLFLOW_TRACKING_URI"
+    return f"the tracking server {server} refuses: {_first_line(error)}"
+
+
+def _unknown_user() -> str:
+    user, token = (os.environ.get(f"MLFLOW_TRACKING_{name}") for name in ("USERNAME", "TOKEN"))
+    if user and os.environ.get("MLFLOW_TRACKING_PASSWORD"):
+        return f"does not know the user {user!r} with this password: see MLFLOW_TRACKING_USERNAME and _PASSWORD"
+    if token:
+        return "does not accept this token: see MLFLOW_TRACKING_TOKEN"
+    return (
+        "asks who you are: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, or "
+        "give the server's host a line in ~/.netrc"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return credentials.without((str(error).splitlines() or [type(error).__name__])[0])
 
 
 @contextmanager
@@ -53,8 +92,7 @@ def tracking_errors() -> Iterator[None]:
         raised_by = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
         if not raised_by & {"mlflow", "requests", "urllib3", "botocore", "boto3"}:
             raise
-        first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise TrackingError(f"the tracking server {public_uri()} or a bucket failed: {first_line}") from error
+        raise TrackingError(f"the tracking server {public_uri()} or a bucket failed: {_first_line(error)}") from error
 
 
 def _wait_for_server(uri: str) -> None:
@@ -68,7 +106,7 @@ def _wait_for_server(uri: str) -> None:
         except requests.RequestException as error:
             if time.monotonic() > until:
                 raise TrackingError(
-                    f"the tracking server {_public(uri)} does not answer ({type(error).__name__}): start it, or set "
+                    f"the tracking server {public_uri()} does not answer ({type(error).__name__}): start it, or set "
                     "MLFLOW_TRACKING_URI to one that runs"
                 ) from error
             time.sleep(1)
@@ -84,15 +122,11 @@ def _try_database(uri: str) -> None:
         sqlalchemy.create_engine(uri, poolclass=NullPool).connect().close()
     except (OSError, ValueError, ImportError, SQLAlchemyError) as error:
         raise TrackingError(
-            f"the tracking database {_public(uri)} lets nobody in ({str(error).splitlines()[0]}): start it, or set "
+            f"the tracking database {public_uri()} lets nobody in ({_first_line(error)}): start it, or set "
             "MLFLOW_TRACKING_URI to one that runs"
         ) from error
 
 
 def public_uri() -> str:
-    """The tracking server's address, without a user and password that may stand in it."""
-    return _public(mlflow.get_tracking_uri())
-
-
-def _public(uri: str) -> str:
-    return uri.replace(f"{urlsplit(uri).netloc.rpartition('@')[0]}@", "") if "@" in urlsplit(uri).netloc else uri
+    """The tracking server's address, without a password that may stand in it."""
+    return credentials.without(mlflow.get_tracking_uri())

@@ -1,10 +1,16 @@
 """Which code runs: git commit, address of the repository, and whether the checkout was changed."""
 
+import os
 import subprocess
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
+
+import mlflow
+from mlflow.utils.mlflow_tags import MLFLOW_GIT_REPO_URL, MLFLOW_SOURCE_NAME
+
+from mlproject import credentials
 
 PROJECT = Path(__file__).resolve().parents[3]
 
@@ -45,6 +51,18 @@ def public_url(remote: str) -> str:
         user = "git@" if parts.scheme == "ssh" else ""  # a key logs in there, and without the name none can
         return urlunsplit((parts.scheme, user + host, parts.path, "", ""))
     return remote if remote.startswith("git@") and ":" in remote else ""
+
+
+def mend_source() -> None:
+    """Take user and token out of the address that `mlflow run` was given, and has logged with the run it opened."""
+    run_id = os.environ.get("MLFLOW_RUN_ID")
+    if not run_id:
+        return
+    client = mlflow.MlflowClient()
+    tags = client.get_run(run_id).data.tags
+    for name in (MLFLOW_SOURCE_NAME, MLFLOW_GIT_REPO_URL):
+        if (clean := credentials.without(tags.get(name, ""))) != tags.get(name, ""):
+            client.set_tag(run_id, name, clean)
 
 
 def _git(*words: str) -> str:

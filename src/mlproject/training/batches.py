@@ -13,6 +13,7 @@ from mlproject import interrupts
 from mlproject.data.cutting import CPU, Batch, CaseVolumes, bytes_of, changed_together
 from mlproject.data.patches import PatchDataset
 from mlproject.data.preprocessing import PreparedCase
+from mlproject.training.data_workers import watched
 from mlproject.training.settings import TrainingSettings
 
 CASES_SHARE = 0.5
@@ -54,9 +55,8 @@ def batches_of(
         num_workers=workers,
         worker_init_fn=_ignore_signals,
         pin_memory=on_gpu and not resident,
-        timeout=300 if workers else 0,
     )
-    for entry in loader:
+    for entry in watched(loader, settings.timeout_s) if workers else loader:
         if resident:
             yield volumes.batch(entry)
         else:

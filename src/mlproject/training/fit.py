@@ -5,6 +5,7 @@ from collections.abc import Callable, Generator
 import torch
 
 from mlproject.errors import SettingsError
+from mlproject.training.data_workers import worker_errors
 from mlproject.training.job import FitJob
 from mlproject.training.loop import Trainer
 from mlproject.training.processes import fit_in_processes
@@ -45,4 +46,5 @@ def fit(job: FitJob, stop: Callable[[], bool] = lambda: False) -> Generator[Even
         return
     fabric = fabric_of(job.training)
     fabric.launch()
-    yield from Trainer(job, fabric).run(stop)
+    with worker_errors():
+        yield from Trainer(job, fabric).run(stop)

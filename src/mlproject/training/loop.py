@@ -4,7 +4,6 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -202,12 +201,12 @@ class Trainer:
                 return self._stopped()
             dice, picture = validated.dice, validated.picture
             self.state.points.append(Point(self.state.step, time.time_ns() // 1_000_000, {"validation/dice": dice}))
-        epoch = self.state.close_epoch(dice, self._share())
+        epoch = self.state.close_epoch(dice, self._share(), picture)
         if epoch.improved and self.fabric.is_global_zero:
             best = {"weights": self.state.evaluated.state_dict(), "step": epoch.step, "validation_dice": dice}
             checkpoint.write({**best, "settings": self.job.settings}, self.job.folder / BEST)
         self._write_last()
-        return replace(epoch, picture=picture)
+        return epoch
 
     def _stopped(self) -> Epoch:
         return Epoch(self.state.epochs_done + 1, self.state.step, self._share(), (), None, improved=False, stopped=True)

@@ -60,6 +60,14 @@ class MeetingPlace:
         interfaces = psutil.net_if_addrs().items()
         return next((name for name, addresses in interfaces if own in {entry.address for entry in addresses}), "")
 
+    def is_open(self) -> bool:
+        """Whether machine 0 still answers."""
+        try:
+            socket.create_connection((self.host, self.port), timeout=2).close()
+        except OSError:
+            return False
+        return True
+
     def leave_word(self, text: str) -> None:
         """Tell machine 0 why this machine failed; nothing happens where it cannot be reached."""
         try:

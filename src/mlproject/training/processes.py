@@ -22,6 +22,8 @@ from mlproject.training.worker import BEGUN, DONE, STOP, Failed, Lost, work
 START_METHOD = "spawn"  # CUDA does not survive a fork
 OTHERS_SECONDS = 5.0
 """After a process has lost the others: whose fault it was comes out meanwhile."""
+LOOK_SECONDS = 1.0
+"""Between two looks at machine 0."""
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +42,7 @@ def fit_in_processes(job: FitJob, stop: Callable[[], bool]) -> Iterator[Event]:
             for local_rank in range(training.devices):
                 worker, pipes[local_rank] = _start(job, local_rank, place)
                 workers.append(worker)
-            lost = yield from _listen(training, workers, pipes, stop)
+            lost = yield from _listen(training, workers, pipes, stop, place)
             if lost is not None:
                 raise _alone(training, lost, list(pipes), place)
         except UserError as error:
@@ -71,7 +73,11 @@ def _start(job: FitJob, local_rank: int, place: MeetingPlace) -> tuple[BaseProce
 
 
 def _listen(
-    training: TrainingSettings, workers: list[BaseProcess], pipes: dict[int, Connection], stop: Callable[[], bool]
+    training: TrainingSettings,
+    workers: list[BaseProcess],
+    pipes: dict[int, Connection],
+    stop: Callable[[], bool],
+    place: MeetingPlace,
 ) -> Generator[Event, None, Lost | None]:
     """Yield the events until all workers are done; takes their pipes out of `pipes`.
 
@@ -79,7 +85,13 @@ def _listen(
     that say nothing at all. Raises the error of a worker that has one of its own.
     """
     told, begun, lost, until = False, False, None, math.inf
+    seen = looked = time.monotonic()  # at machine 0, which would end without a process that hangs here
     while pipes and time.monotonic() < until:
+        if training.node_rank > 0 and begun and time.monotonic() > looked + LOOK_SECONDS:
+            looked = time.monotonic()
+            seen = looked if place.is_open() else seen
+            if looked > seen + training.timeout_s + OTHERS_SECONDS:  # a process that can will say it first
+                return Lost(timed_out=True, trace="machine 0 has gone")
         if stop() and not told:
             if not begun:
                 return None
@@ -105,7 +117,7 @@ def _listen(
             if isinstance(message, Lost) or message == DONE:
                 del pipes[rank]
             elif message == BEGUN:
-                begun = True
+                begun, seen = True, time.monotonic()
             else:
                 yield message
     return lost

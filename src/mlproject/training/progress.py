@@ -74,8 +74,7 @@ class Epoch:
         validation_dice: mean over the validation cases, None where this epoch was not validated.
         improved: the validation Dice is the best so far, and the best checkpoint was written.
         stopped: training ends here because it was asked to, with the budget not used up.
-        picture: of one validation case, (rows, columns, 3) from 0 to 255, where there was a validation that draws one;
-            not kept in the checkpoint, so an epoch told again after a resume has none.
+        picture: of one validation case, (rows, columns, 3) from 0 to 255, now and then where a validation draws one.
     """
 
     number: int

@@ -38,8 +38,8 @@ class TrainingSettings:
         nodes: machines that train together; torchrun, `fabric run` and srun set this and the next two.
         node_rank: this machine's number, 0 to nodes - 1; machine 0 alone talks to MLflow.
         main_address: HOST:PORT of machine 0, needed with several nodes.
-        timeout_s: seconds for which a process waits for the others in the middle of training before it gives up; the
-            longest that one of them may be busy alone, with a validation case or an upload.
+        timeout_s: seconds for which a process waits for the others, or for those that cut patches, in the middle of
+            training before it gives up; the longest that one of them may be busy alone, with a validation case.
         precision: of the arithmetic; losses are always computed in float32.
         execution: how the network runs. graph records a step's GPU work once and replays it, which suits networks
             that a GPU finishes sooner than Python can ask for; compile has PyTorch write code for it, for a minute at

@@ -8,7 +8,11 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
 from mlproject.errors import ModelError
+from mlproject.evaluation.slice_picture import Picture
 from mlproject.training.progress import Epoch, Point
+
+PICTURES = 25
+"""How many pictures of the validation case a fit yields at the most."""
 
 
 class FitState:
@@ -25,6 +29,7 @@ class FitState:
         best: the best validation Dice, -1 before there is one.
         window: sums over the steps since the last point of the curve: three losses, seconds, steps.
         points: of the curve, since the last epoch was closed.
+        next_picture: share of the budget from which on an epoch has a picture again.
         last_epoch: what was reported of the last epoch closed, as plain values.
     """
 
@@ -32,6 +37,7 @@ class FitState:
         self.module, self.average, self.optimizer = module, average, optimizer
         self.step, self.closed, self.epochs_done, self.seconds, self.best = 0, 0, 0, 0.0, -1.0
         self.window = [0.0] * 5
+        self.next_picture = 0.0
         self.points: list[Point] = []
         self.last_epoch: dict[str, Any] = {}
 
@@ -40,8 +46,11 @@ class FitState:
         """The network to validate and to keep: the average, where there is one."""
         return self.module if self.average is None else self.average.module
 
-    def close_epoch(self, validation_dice: float | None, share: float) -> Epoch:
-        """End an epoch at the present step and `share` of the budget; its points are handed over with it."""
+    def close_epoch(self, validation_dice: float | None, share: float, picture: Picture | None = None) -> Epoch:
+        """End an epoch at the present step and `share` of the budget; its points are handed over with it.
+
+        Of the pictures, PICTURES at the most, and the last one, spread over the budget.
+        """
         improved = validation_dice is not None and validation_dice > self.best
         if improved and validation_dice is not None:
             self.best = validation_dice
@@ -51,7 +60,11 @@ class FitState:
             "validation_dice": validation_dice,
             "improved": improved,
             "share": share,
+            "picture": None,
         }
+        if picture is not None and (share >= 1 or share >= self.next_picture):
+            self.next_picture = share + 1 / PICTURES
+            self.last_epoch["picture"] = torch.from_numpy(picture)
         self.points = []
         return self.closed_epoch()
 
@@ -60,7 +73,9 @@ class FitState:
         last = self.last_epoch
         points = tuple(Point(**point) for point in last.get("points", ()))
         dice, improved = last.get("validation_dice"), last.get("improved", False)
-        return Epoch(self.epochs_done, self.closed, last.get("share", 0.0), points, dice, improved, stopped=False)
+        picture = None if last.get("picture") is None else last["picture"].numpy()
+        share = last.get("share", 0.0)
+        return Epoch(self.epochs_done, self.closed, share, points, dice, improved, stopped=False, picture=picture)
 
     def to_dict(self) -> dict[str, Any]:
         """Tensors and plain values, for a checkpoint."""
@@ -72,6 +87,7 @@ class FitState:
             "best": self.best,
             "window": self.window,
             "points": [point.to_dict() for point in self.points],
+            "next_picture": self.next_picture,
             "last_epoch": self.last_epoch,
             "network": self.module.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
@@ -95,4 +111,5 @@ class FitState:
         self.step, self.closed, self.epochs_done = saved["step"], saved["closed"], saved["epochs_done"]
         self.seconds, self.best, self.window = saved["seconds"], saved["best"], saved["window"]
         self.points = [Point(**point) for point in saved["points"]]
+        self.next_picture = saved.get("next_picture", 0.0)  # absent before there were such
         self.last_epoch = saved["last_epoch"]

@@ -18,6 +18,7 @@ from torch.distributed import DistError
 
 from mlproject import interrupts
 from mlproject.errors import UserError
+from mlproject.training.data_workers import worker_errors
 from mlproject.training.job import FitJob
 from mlproject.training.loop import Trainer
 from mlproject.training.meeting import MeetingPlace
@@ -68,9 +69,10 @@ def work(job: FitJob, local_rank: int, place: MeetingPlace, pipe: Connection) ->
         fabric = fabric_of(training)
         fabric.launch()
         pipe.send(BEGUN)
-        for event in Trainer(job, fabric).run(stop=pipe.poll):
-            if rank == 0:
-                pipe.send(event)
+        with worker_errors():
+            for event in Trainer(job, fabric).run(stop=pipe.poll):
+                if rank == 0:
+                    pipe.send(event)
         pipe.send(DONE)
     except UserError as error:
         pipe.send(error)

@@ -16,6 +16,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
+from mlproject import credentials
 from mlproject.errors import Interrupted, SettingsError
 from mlproject.tuning import study_trials
 from mlproject.tuning.space import Dimension
@@ -27,7 +28,7 @@ from mlproject.tuning.study_storage import (
     database_errors,
     exclusive,
     open_storage,
-    refuse_password,
+    parse,
 )
 
 __all__ = ["CLAIM_LOCK", "DATABASE_VARIABLE", "NINTHS", "SharedStudy", "StudySettings", "storage_url"]
@@ -78,7 +79,8 @@ class StudySettings:
         if not self.study.strip():
             raise SettingsError("search.study is empty: give the study a name")
         if self.storage:
-            refuse_password(self.storage)
+            credentials.refuse("search.storage", self.storage)
+            parse(self.storage, "search.storage")
 
 
 def storage_url(settings: StudySettings, folder: Path) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import optuna
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 
+from mlproject.data.case_names import for_others
 from mlproject.errors import Interrupted, TrackingError, TrainingError, UserError
 
 logger = logging.getLogger(__name__)
@@ -51,5 +52,5 @@ class Attempt:
 
 
 def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())[:500]
+    text = " ".join(for_others(str(error)).split())[:500]
     return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"

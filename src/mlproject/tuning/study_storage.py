@@ -67,17 +67,6 @@ def parse(text: str, source: str) -> sqlalchemy.URL:
     return url.set(drivername="sqlite", database=str(Path(url.database).expanduser().absolute()))
 
 
-def refuse_password(storage: str) -> None:
-    """Raise SettingsError where the setting search.storage holds a password, or is no URL that a study can use."""
-    url = parse(storage, "search.storage")
-    if url.password is not None or any("password" in key.lower() for key in url.query):
-        raise SettingsError(
-            "search.storage holds a password, and MLflow may have stored and printed it already: change it on the "
-            f"database's server now, give the URL with the new one in the environment variable {DATABASE_VARIABLE}, "
-            "and leave search.storage out"
-        )
-
-
 def public_url(url: str | sqlalchemy.URL) -> str:
     """The URL without password and options."""
     url = sqlalchemy.make_url(url)

@@ -19,7 +19,8 @@ from mlproject.stages.console import console, heading
 from mlproject.stages.postprocess import cached_probabilities
 from mlproject.stages.settings import Experiment, ReproduceSettings
 from mlproject.tracking import registry, runs
-from mlproject.tracking.runs import Run
+from mlproject.tracking.history import history, moments
+from mlproject.tracking.run import Run
 from mlproject.tracking.source import PROJECT
 
 TRAINING_TAG = "training"
@@ -94,15 +95,18 @@ class Laboratory:
                 return _result(known.info.run_id, experiment)
             runs.close(known.info.run_id, "FAILED", "its process died")
         heading(name)
-        with runs.open_run(experiment.tracking, name, "train", parent=self.parent, tags={TRAINING_TAG: key}) as run:
+        tags, spools = {TRAINING_TAG: key}, experiment.spool_path
+        with runs.open_run(experiment.tracking, name, "train", parent=self.parent, tags=tags, spools=spools) as run:
             try:
                 best = self._fit(name, experiment, run)
+                metrics = {"validation/best_dice": best}
                 if keep_model:
                     segmenter = train.best_model(experiment, self.dataset, run.id)
-                    run.measures(registry.log_model(segmenter), experiment.data.name, self.dataset.digest)
+                    run.log_model(segmenter, experiment.data.name, self.dataset.digest, metrics)
+                else:
+                    run.log_metrics(metrics)
             finally:  # nobody goes on with it
                 shutil.rmtree(experiment.run_path(run.id), ignore_errors=True)
-            run.log_metrics({"validation/best_dice": best})
             result = f"Best validation Dice {best:.4f}."
             annotate(run, "train", experiment, self.dataset, part_of(self.parent), result)
         return _result(run.id, experiment)
@@ -138,13 +142,13 @@ class Laboratory:
 
 def _result(run_id: str, experiment: Experiment) -> Training:
     columns = {"validation/dice": "dice", "train/patches_per_second": "pace"}
-    history = runs.history(run_id, columns)
-    pace = history.set_index("step")["pace"].dropna()
+    curves = history(run_id, columns)
+    pace = curves.set_index("step")["pace"].dropna()
     seconds_a_step = experiment.training.batch_size / float(pace.median())
-    logged = runs.moments(run_id, "train/loss")
+    logged = moments(run_id, "train/loss")
     began = logged.iloc[0] - logged.index[0] * experiment.training.batch_size / pace.iloc[0]
-    curve = history[["step", "dice"]].dropna()
-    seconds = runs.moments(run_id, "validation/dice") - began
+    curve = curves[["step", "dice"]].dropna()
+    seconds = moments(run_id, "validation/dice") - began
     info = runs.find(run_id).info
     return Training(
         run_id,

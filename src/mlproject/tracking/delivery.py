@@ -1,0 +1,172 @@
+"""Bringing what a run has logged to its server, beside the work: in order, and for as long as it takes."""
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+
+import requests
+from mlflow.exceptions import MlflowException
+
+from mlproject import credentials
+from mlproject.errors import UserError
+from mlproject.tracking.server import public_uri
+from mlproject.tracking.spool import Entry, Spool
+
+logger = logging.getLogger(__name__)
+
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 10.0  # seconds between two attempts
+SECONDS_TO_END, SECONDS_UNTOLD = 2.0, 3.0
+RETRIES_VARIABLE, TIMEOUT_VARIABLE = "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"
+RETRIES, TIMEOUT, LONGEST_TIMEOUT = 2, 120, 3600
+"""MLflow's own attempts end after 6 seconds, not after 4 minutes. Its timeout (seconds) is doubled for an upload that
+did not end in time: a proxy answers when the bucket has the whole file."""
+NOT_ABOUT_THE_ENTRY = {401, 403, 407, 408, 425, 429}
+"""Of the refusals (HTTP 4xx), those that anything sent now would get."""
+NEVER_ABOUT_THE_ENTRY = {"BAD_REQUEST", "TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR"}
+"""MLflow's error codes for a database that fails; BAD_REQUEST is HTTP 400."""
+
+
+class Outage:
+    """Whether the server takes anything; all deliveries of a process share it, so that it is told once."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.reason = ""
+
+    def begin(self, reason: str) -> None:
+        """The server did not take something."""
+        with self._lock:
+            if not self.reason:
+                logger.warning(
+                    "the tracking server %s takes nothing (%s): the work goes on, what is logged waits on this disk",
+                    public_uri(),
+                    reason,
+                )
+            self.reason = reason
+
+    def end(self) -> None:
+        """The server has taken something."""
+        with self._lock:
+            if self.reason:
+                logger.warning("the tracking server %s is back: what waited is on its way", public_uri())
+            self.reason = ""
+
+
+OUTAGE = Outage()
+
+
+class Delivery:
+    """A thread that delivers the entries of a spool until it is told to finish."""
+
+    def __init__(self, spool: Spool, deliver: Callable[[Entry], None]) -> None:
+        self.spool = spool
+        self._deliver = deliver
+        self._ends = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"deliver-{spool.folder.name}", daemon=True)
+        fail_soon()
+        self._thread.start()
+
+    def _run(self) -> None:
+        pause = FIRST_PAUSE
+        while not self._ends.is_set():
+            before = len(self.spool)
+            try:
+                reason = deliver_first(self.spool, self._deliver, seconds=1.0)
+            except OSError as error:  # of this disk
+                reason = in_a_line(error)
+            if reason:
+                OUTAGE.begin(reason)
+                self._ends.wait(pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
+            elif before:
+                OUTAGE.end()
+                pause = FIRST_PAUSE
+
+    def wait(self, seconds: float, in_all: bool = False) -> int:
+        """Wait until all is delivered; returns how many entries are left in the spool.
+
+        Args:
+            seconds: to wait while not a single entry is delivered.
+            in_all: to wait altogether.
+        """
+        left, began = len(self.spool), time.monotonic()
+        until, told = began + seconds, False
+        while left and time.monotonic() < until:
+            if not told and time.monotonic() > began + SECONDS_UNTOLD:
+                told = True
+                logger.info("run %s: %d entries are on their way to the server", self.spool.folder.name, left)
+            self.spool.wait(min(1.0, max(0.0, until - time.monotonic())))
+            if len(self.spool) < left and not in_all:
+                until = time.monotonic() + seconds
+            left = len(self.spool)
+        return left
+
+    def finish(self, seconds: float, in_all: bool = False) -> int:
+        """The same, and end."""
+        self.wait(seconds, in_all)
+        self._ends.set()
+        self._thread.join(SECONDS_TO_END)
+        left = len(self.spool)
+        if not self._thread.is_alive():  # else it has an entry in hand, and the lock ends with the process
+            self.spool.close()
+        return left
+
+
+def deliver_first(spool: Spool, deliver: Callable[[Entry], None], seconds: float = 0) -> str:
+    """Deliver the first entry of a spool, waiting so long for one; why the server takes nothing now, "" if it does.
+
+    An entry that the server refuses for good is set aside, and said.
+    """
+    try:
+        entry = spool.first(seconds)
+        if entry is None:
+            return ""
+        deliver(entry)
+    except Exception as error:
+        reason = in_a_line(error)
+        if not _may_pass(error):
+            place, run = spool.set_aside(reason), spool.folder.name
+            logger.error("run %s: the server refuses an entry, which is kept in %s: %s", run, place, reason)
+            return ""
+        if "timed out" in str(error).lower():
+            _be_more_patient()
+        return reason
+    spool.remove()
+    return ""
+
+
+def in_a_line(error: BaseException) -> str:
+    """What an exception says, on one line and without secrets."""
+    return credentials.without((str(error).strip().splitlines() or [type(error).__name__])[0])[:300]
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether an entry can be delivered later as it is: the server, not the entry, is the trouble."""
+    if isinstance(error, UserError):
+        return False
+    if isinstance(error, MlflowException):
+        status: int = error.get_http_status_code()  # type: ignore[no-untyped-call]
+        return error.error_code in NEVER_ABOUT_THE_ENTRY or status >= 500 or status in NOT_ABOUT_THE_ENTRY
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        status = error.response.status_code
+        return status >= 500 or status in NOT_ABOUT_THE_ENTRY
+    if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):  # the network's, or a full disk here
+        return True
+    raised_by = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
+    return bool(raised_by & {"urllib3", "botocore", "boto3", "s3transfer", "sqlalchemy"})
+
+
+def fail_soon() -> None:
+    """Have MLflow say soon that a server is gone; a user may have asked for sooner."""
+    given = os.environ.get(RETRIES_VARIABLE, "")
+    if not logger.isEnabledFor(logging.DEBUG):  # a line for each attempt, a traceback for each failure of a database
+        logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+    os.environ[RETRIES_VARIABLE] = str(min(RETRIES, int(given) if given.isdigit() else RETRIES))
+
+
+def _be_more_patient() -> None:
+    given = os.environ.get(TIMEOUT_VARIABLE, "")
+    os.environ[TIMEOUT_VARIABLE] = str(min(2 * int(given) if given.isdigit() else 2 * TIMEOUT, LONGEST_TIMEOUT))

@@ -1,0 +1,78 @@
+"""What waits on this disk for a server: what is said of it, and how it is delivered later."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlflow
+from mlflow.exceptions import MlflowException
+
+from mlproject.tracking.delivery import deliver_first, fail_soon, in_a_line
+from mlproject.tracking.run_on_server import RunOnServer
+from mlproject.tracking.server import public_uri
+from mlproject.tracking.spool import Spool, SpoolBusyError, refused, spools_in, waiting
+
+UNKNOWN = "RESOURCE_DOES_NOT_EXIST"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a spool.
+
+    Attributes:
+        run_id: whose it is.
+        delivered: entries that the server has now.
+        left: entries that still wait.
+        reason: why.
+        at_work: another process is at work with the run, and delivers them.
+    """
+
+    run_id: str
+    delivered: int
+    left: int
+    reason: str = ""
+    at_work: bool = False
+
+
+def deliver_spools(spools: Path, refused_too: bool = False) -> Iterator[Outcome]:
+    """Deliver what waits below `work_dir/spool`, run by run; `refused_too`: what a server refused once, too."""
+    fail_soon()
+    for folder in spools_in(spools):
+        if before := waiting(folder):
+            try:
+                at_work, reason = False, _deliver(Spool(folder, server=""), refused_too)
+            except SpoolBusyError as error:
+                at_work, reason = True, str(error)
+            left = waiting(folder)
+            yield Outcome(folder.name, before - left, left, reason, at_work)
+
+
+def _deliver(spool: Spool, refused_too: bool) -> str:
+    """Deliver a spool, and close it; says why something is left."""
+    run_id = spool.folder.name
+    try:
+        mlflow.MlflowClient().get_run(run_id)
+        if refused_too:
+            spool.try_again()
+        on_server, reason = RunOnServer(run_id), ""
+        while len(spool) and not reason:
+            reason = deliver_first(spool, on_server.take)
+        return reason or ("refused by the server" if spool.aside else "")
+    except MlflowException as error:
+        if error.error_code == UNKNOWN:
+            return f"{public_uri()} does not know this run: set MLFLOW_TRACKING_URI to {spool.server or 'its server'}"
+        return in_a_line(error)
+    finally:
+        spool.close()
+
+
+def not_delivered(folder: Path, reason: str) -> str:
+    """What to say of a spool whose run has ended; "" where nothing waits in it."""
+    left = waiting(folder)
+    if not left:
+        return ""
+    why = reason or ("refused by the server" if refused(folder) == left else "the server was too slow")
+    return (
+        f"{left} entries that run {folder.name} has logged wait in {folder} ({why}). "
+        f"`python src/run.py sync --work_dir {folder.parents[1]}` delivers them, as does the next run on this work_dir"
+    )

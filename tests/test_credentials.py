@@ -1,0 +1,122 @@
+"""Passwords, keys and tokens: refused in settings, taken out of messages."""
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from mlproject import cli, config, credentials
+from mlproject.errors import SettingsError, TrackingError
+from mlproject.stages.console import configure_logging
+from mlproject.stages.settings import Experiment
+
+SECRETS = [
+    "https://me:MARK@host/data",
+    "https://MARK@host/data.git",
+    "postgresql://me:MA/RK@host/database",
+    "postgresql+psycopg://me:MA@RK@host/database",
+    "postgresql://me@host/database?password=MARK",
+    "https://host/data?X-Amz-Credential=a&X-Amz-Signature=MARK",
+    "https://host/data?token=MARK&a=b",
+    "s3://AKIAMARKMARKMARKMARK:x@bucket/data",
+    "AKIAMARKMARKMARKMARK",
+    "ghp_MARKMARKMARKMARKMARKMARKMARKMARKMARK",
+    "git clone https://x-access-token:ghs_MARKMARKMARKMARKMARKMARK@github.com/a/b",
+]
+HARMLESS = [
+    "models:/stroke-lesion@champion",
+    "http://127.0.0.1:5001/models@home",
+    "https://host:8443/data",
+    "postgresql://me@host/database",
+    "git@github.com:a/b.git",
+    "ssh://git@host/a/b.git",
+    "/data/sub@home:1/token",
+    "s3://bucket/pre@fix",
+    "sqlite:///~/study.db",
+    "write it as postgresql://USER:PASSWORD@HOST/DATABASE or sqlite:///FILE",
+    "Basic authentication is on, and the token is wrong",
+]
+
+
+@pytest.mark.parametrize("value", SECRETS)
+def test_a_setting_that_holds_one_is_refused_without_repeating_it(
+    value: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text(f"data:\n  root: '{value}'\n")
+    for arguments in (
+        ["--data.root", value],
+        [f"--work_dir={value}"],
+        ["--training.steps", value],  # of the wrong type
+        ["--config", value],
+        ["--config", str(file)],
+    ):
+        assert cli.main(["train", *arguments]) == 2
+        printed = capsys.readouterr()
+        assert printed.out == "" and "MARK" not in printed.err and "MA/RK" not in printed.err
+        (line,) = printed.err.splitlines()
+        name = arguments[0].removeprefix("--").partition("=")[0] if value in " ".join(arguments) else "data.root"
+        assert line.startswith(f"error: {name}") and " holds a" in line
+    with pytest.raises(SettingsError, match=str(file)):
+        config.load(Experiment, ["--config", str(file)], [tmp_path], "train")
+
+
+@pytest.mark.parametrize("value", HARMLESS)
+def test_what_is_no_secret_is_left_alone(value: str) -> None:
+    credentials.refuse("data.root", value)
+    assert credentials.without(value) == value
+
+
+@pytest.mark.parametrize("value", SECRETS)
+def test_messages_are_without(value: str) -> None:
+    shown = credentials.without(f"request to {value} failed, again: '{value}'")
+    assert "MARK" not in shown and "MA/RK" not in shown and "RK@" not in shown and shown.startswith("request to ")
+
+
+@pytest.mark.parametrize("variable", credentials.VARIABLES)
+def test_the_environments_secrets_are_taken_out(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable, "MARK of mine")
+    assert credentials.without("header: MARK of mine.") == "header: ***."
+    monkeypatch.setenv(variable, "stroke")  # too short to be told from a word
+    assert credentials.without("stroke") == "stroke"
+
+
+def test_the_last_line_is_without(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["https://me:MARK@host/x", "--debug"]) == 2
+    printed = capsys.readouterr().err
+    assert "no stage is called 'https://host/x'" in printed and "Traceback" in printed and "MARK" not in printed
+
+
+def test_log_lines_and_headers_are_without(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging(debug=True)
+    logging.getLogger("urllib3").info("send: b'GET /x HTTP/1.1\\r\\nAuthorization: Basic TUFSSzpNQVJL\\r\\n'")
+    logging.getLogger("mlproject.x").warning("%s", "https://me:MARK@host/x")
+    printed = capsys.readouterr().err
+    assert "urllib3" in printed and "TUFSSzpNQVJL" not in printed and "MARK" not in printed
+
+
+@pytest.mark.parametrize(
+    ("uri", "known", "address", "user", "password"),
+    [
+        ("https://a%40b:p%2Fw@host:1/x", "", "https://host:1/x", "a@b", "p/w"),
+        ("http://me:@host", "old", "http://host", "me", "old"),
+        ("http://me@host", "old", "http://host", "me", "old"),
+        ("http://host", "", "http://host", None, None),
+        ("postgresql://me:pw@host/db", "", "postgresql://me:pw@host/db", None, None),
+        ("sqlite:///mlflow.db", "", "sqlite:///mlflow.db", None, None),
+    ],
+)
+def test_user_and_password_leave_the_tracking_uri(
+    uri: str, known: str, address: str, user: str | None, password: str | None
+) -> None:
+    environment = {"MLFLOW_TRACKING_URI": uri, **({"MLFLOW_TRACKING_PASSWORD": known} if known else {})}
+    credentials.take_out_of_tracking_uri(environment)
+    assert environment["MLFLOW_TRACKING_URI"] == address
+    assert environment.get("MLFLOW_TRACKING_USERNAME") == user
+    assert environment.get("MLFLOW_TRACKING_PASSWORD") == password
+
+
+def test_a_user_without_a_password() -> None:
+    with pytest.raises(TrackingError, match="has a user without a password") as raised:
+        credentials.take_out_of_tracking_uri({"MLFLOW_TRACKING_URI": "https://MARK@host"})
+    assert "MARK" not in str(raised.value)

@@ -1,0 +1,122 @@
+"""What a stage says, before any work, of a tracking server that does not let it in."""
+
+import http.server
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from free_port import free_port
+from lab import Lab
+from mlproject import cli
+from mlproject.errors import TrackingError
+from mlproject.tracking import server
+from mlproject.tracking.server import connect
+
+
+class NoMlflow(http.server.BaseHTTPRequestHandler):
+    """Answers everything with a page, as a proxy's login does."""
+
+    def do_GET(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.send_response(404 if self.server.server_name == "nowhere" else 200)
+        self.end_headers()
+        self.wfile.write(b"<html>Welcome</html>")
+
+    do_POST = do_GET  # noqa: N815
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture(params=["", "nowhere"])
+def no_mlflow(request: pytest.FixtureRequest) -> Iterator[str]:
+    with http.server.HTTPServer(("127.0.0.1", 0), NoMlflow) as running:
+        running.server_name = request.param
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_port}"
+        running.shutdown()
+
+
+def refusal(monkeypatch: pytest.MonkeyPatch, uri: str, user: str = "", password: str = "", token: str = "") -> str:
+    given = {"URI": uri, "USERNAME": user, "PASSWORD": password, "TOKEN": token}
+    for name, value in given.items():
+        monkeypatch.setenv(f"MLFLOW_TRACKING_{name}", value)
+    with pytest.raises(TrackingError) as raised:
+        connect()
+    assert "\n" not in str(raised.value)
+    return str(raised.value).replace(uri, "ADDRESS")
+
+
+def test_who_is_not_let_in(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = {"user": lab.admin[0], "password": lab.admin[1]}
+    assert refusal(monkeypatch, lab.address) == (
+        "the tracking server ADDRESS asks who you are: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
+        "MLFLOW_TRACKING_TOKEN, or give the server's host a line in ~/.netrc"
+    )
+    wrong = refusal(monkeypatch, lab.address, "admin", "MARK of mine")
+    assert wrong.startswith(
+        "the tracking server ADDRESS does not know the user 'admin' with this password: see MLFLOW_"
+    )
+    assert "MARK" not in wrong
+    assert "does not accept this token" in refusal(monkeypatch, lab.address, token="MARK of mine")
+    another_name = f"http://127.1:{lab.given['SERVER_PORT']}"
+    assert "does not answer under the name 127.1:" in refusal(monkeypatch, another_name, **known)
+    for name, value in known.items():
+        monkeypatch.setenv({"user": "MLFLOW_TRACKING_USERNAME"}.get(name, "MLFLOW_TRACKING_PASSWORD"), value)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", lab.address)
+    connect()
+
+
+def test_netrc_lets_in(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "netrc").write_text("machine localhost login {} password {}\n".format(*lab.admin))
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", lab.address)
+    connect()
+
+
+def test_no_mlflow_server(no_mlflow: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (
+        refusal(monkeypatch, no_mlflow) == "ADDRESS does not answer as an MLflow server does: see MLFLOW_TRACKING_URI"
+    )
+
+
+def test_nobody_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "SECONDS_TO_ANSWER", 0)
+    port = free_port()
+    assert refusal(monkeypatch, f"http://me:MARK@127.0.0.1:{port}").startswith(
+        f"the tracking server http://127.0.0.1:{port} does not answer (ConnectionError)"
+    )
+    database = refusal(monkeypatch, f"postgresql://me:MARK@127.0.0.1:{port}/db")
+    assert database.startswith(f"the tracking database postgresql://me@127.0.0.1:{port}/db lets nobody in")
+    assert "MARK" not in database
+
+
+@pytest.mark.parametrize(
+    "stage", ["main", "train", "search", "crossvalidate", "reproduce", "postprocess", "evaluate", "predict", "clean"]
+)
+def test_every_stage_says_so_first(
+    stage: str, lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In one line, with exit code 2, before anything is written."""
+    own = {
+        "crossvalidate": ["--data.folds", "2"],
+        "postprocess": ["--run", "0" * 32],
+        "evaluate": ["--model", "models:/x/1"],
+        "predict": ["--model", "models:/x/1", "--data.root", str(tmp_path), "--output", str(tmp_path / "masks")],
+        "search": ["--config", "conf/search.yaml"],
+    }
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", lab.address.replace("//", "//me:MARK%20of%20mine@"))
+    folder = [] if stage == "predict" else ["--work_dir", str(tmp_path / "work")]
+    if stage == "clean":
+        (tmp_path / "work" / "runs" / ("0" * 32)).mkdir(parents=True)
+    code = cli.main([stage, *own.get(stage, []), *folder])
+    printed = capsys.readouterr()
+    assert "MARK" not in printed.out + printed.err
+    if stage == "clean":  # which shows what is there, and removes nothing
+        assert "does not know the user 'me' with this password" in printed.out + printed.err
+        return
+    assert code == 2
+    assert printed.err.startswith(f"error: the tracking server {lab.address} does not know the user 'me'")
+    assert printed.err.count("\n") == 1 and not (tmp_path / "work").exists() and not (tmp_path / "masks").exists()

@@ -1,0 +1,256 @@
+"""The queue on the disk, and how entries are delivered from it: in order, once, and none is dropped."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import mlflow
+import pytest
+import requests
+from mlflow.exceptions import MlflowException, RestException
+
+from mlproject.errors import TrackingError
+from mlproject.tracking import runs
+from mlproject.tracking.delivery import Delivery, deliver_first
+from mlproject.tracking.run_on_server import RunOnServer
+from mlproject.tracking.settings import TrackingSettings
+from mlproject.tracking.spool import ASIDE, CONTENT, REASON, Entry, Spool, SpoolBusyError, waiting
+from mlproject.tracking.waiting import deliver_spools
+from mlproject.training.progress import Point
+
+SOURCE = Path(__file__).parents[2] / "src"
+HOLD = """
+import sys, time
+sys.path.insert(0, {source!r})
+from pathlib import Path
+from mlproject.tracking.spool import Spool
+spool = Spool(Path({folder!r}), "server")
+spool.put("tags", {{"tags": {{"a": "1"}}}})
+print("ready", flush=True)
+time.sleep(600)
+"""
+
+
+def kinds(spool: Spool) -> list[str]:
+    """Take all entries out."""
+    found = []
+    while (entry := spool.first()) is not None:
+        found.append(entry.kind)
+        spool.remove()
+    return found
+
+
+def test_entries_come_out_in_order_with_their_files_in_a_later_process_too(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "run", "http://here")
+    for number in range(12):
+        spool.put(f"kind{number}", {"number": number}, lambda folder: (folder / "a.txt").write_text("x"))
+    first = spool.first()
+    assert first is not None and first.values == {"number": 0} and (first.files / "a.txt").read_text() == "x"
+    spool.remove()
+    spool.close()
+    again = Spool(tmp_path / "run", "http://elsewhere")
+    again.put("later", {})
+    assert again.server == "http://here" and waiting(tmp_path / "run") == 12
+    assert kinds(again) == [*(f"kind{number}" for number in range(1, 12)), "later"]
+    again.close()
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_a_killed_process_left_half_written_is_no_entry(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "run", "")
+    spool.put("whole", {})
+    half = tmp_path / "run" / ".0123"
+    half.mkdir()
+    (half / CONTENT).write_text('{"kind": "ha')
+    spool.close()
+    again = Spool(tmp_path / "run", "")
+    assert kinds(again) == ["whole"] and not half.exists()
+
+
+def test_only_the_last_checkpoint_waits(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "run", "")
+    for step in range(5):
+        spool.put("points", {"step": step})
+        spool.put("checkpoints", {"step": step}, only_last=True)
+    entries = []
+    while (entry := spool.first()) is not None:
+        entries.append((entry.kind, entry.values["step"]))
+        spool.remove()
+    assert entries == [*(("points", step) for step in range(5)), ("checkpoints", 4)]
+
+
+def test_one_process_at_a_time_and_a_killed_one_lets_go(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD.format(source=str(SOURCE), folder=str(folder))], stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout is not None and holder.stdout.readline() == "ready\n"
+    with pytest.raises(SpoolBusyError, match="run run is at work in another process"):
+        Spool(folder, "")
+    holder.kill()
+    holder.wait()
+    spool = Spool(folder, "")
+    assert kinds(spool) == ["tags"]
+    with pytest.raises(SpoolBusyError):  # nor twice in one process
+        Spool(folder, "")
+    spool.close()
+
+
+def _rest(code: str) -> RestException:
+    return RestException({"error_code": code, "message": "of the server"})
+
+
+def _http(status: int) -> requests.HTTPError:
+    response = requests.Response()
+    response.status_code = status
+    return requests.HTTPError("of a proxy", response=response)
+
+
+@pytest.mark.parametrize(
+    ("error", "waits"),
+    [
+        (MlflowException("connection refused"), True),
+        (_rest("TEMPORARILY_UNAVAILABLE"), True),
+        (_rest("BAD_REQUEST"), True),  # how MLflow calls a database that fails
+        (_rest("PERMISSION_DENIED"), True),
+        (_rest("UNAUTHENTICATED"), True),
+        (_rest("INVALID_PARAMETER_VALUE"), False),
+        (_rest("RESOURCE_DOES_NOT_EXIST"), False),
+        (_http(502), True),
+        (_http(429), True),
+        (_http(413), False),
+        (requests.ConnectionError("refused"), True),
+        (requests.ReadTimeout("timed out"), True),
+        (ConnectionResetError("reset"), True),
+        (OSError(28, "No space left on device"), True),
+        (FileNotFoundError(2, "No such file"), False),
+        (KeyError("a fault of ours"), False),
+    ],
+)
+def test_what_may_pass_waits_and_what_may_not_is_kept_aside(
+    tmp_path: Path, error: Exception, waits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_TIMEOUT", raising=False)
+    spool = Spool(tmp_path / "run", "")
+    spool.put("first", {})
+    spool.put("second", {})
+
+    def fail(_: Entry) -> None:
+        raise error
+
+    said = deliver_first(spool, fail)
+    entry = spool.first()
+    assert entry is not None and entry.kind == ("first" if waits else "second")
+    assert bool(said) == waits and waiting(tmp_path / "run") == 2
+    if not waits:
+        (place,) = (tmp_path / "run" / ASIDE).iterdir()
+        assert place.name.endswith("-first") and str(error).splitlines()[0] in (place / REASON).read_text()
+        spool.try_again()
+        assert kinds(spool) == ["first", "second"]
+
+
+def test_a_damaged_entry_stops_nothing_and_is_kept(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "run", "")
+    spool.put("first", {})
+    spool.put("second", {})
+    (tmp_path / "run" / "00000001-first" / CONTENT).write_text("")
+    delivered: list[str] = []
+    take: Callable[[Entry], None] = lambda entry: delivered.append(entry.kind)  # noqa: E731
+    assert deliver_first(spool, take) == deliver_first(spool, take) == ""
+    assert delivered == ["second"] and spool.aside == 1
+
+
+def test_a_delivery_waits_for_the_server_and_ends_where_it_does_not_come(tmp_path: Path) -> None:
+    spool, away, got = Spool(tmp_path / "run", ""), [True], list[str]()
+
+    def take(entry: Entry) -> None:
+        if away[0]:
+            raise requests.ConnectionError("refused")
+        got.append(entry.kind)
+
+    delivery = Delivery(spool, take)
+    for kind in ("a", "b", "c"):
+        spool.put(kind, {})
+    assert delivery.wait(0.3) == 3 and got == []
+    away[0] = False
+    assert delivery.finish(60) == 0 and got == ["a", "b", "c"]
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def run_id(tracking: Path) -> str:
+    with runs.open_run(TrackingSettings(system_metrics=False), "train", "train") as run:
+        return run.id
+
+
+def entries(folder: Path, put: Callable[[Spool], None]) -> None:
+    spool = Spool(folder, "")
+    put(spool)
+    spool.close()
+
+
+def test_delivered_twice_it_is_there_once(tracking: Path, run_id: str) -> None:
+    """A process may die between the delivery of an entry and its removal."""
+    client, on_server = mlflow.MlflowClient(), RunOnServer(run_id)
+    spool = Spool(tracking / "spool", "")
+    points = [Point(step, 1000 + step, {"train/loss": 0.5}).to_dict() for step in (1, 2)]
+    spool.put("points", {"points": points, "once": True, "measured": {}})
+    redone = [Point(step, 9000 + step, {"train/loss": 0.5}).to_dict() for step in (2, 3)]
+    spool.put("points", {"points": redone, "once": True, "measured": {}})
+    name = "case+step+7+timestamp+1+x"
+
+    def picture(folder: Path) -> None:
+        (folder / "images").mkdir()
+        (folder / "images" / f"{name}.png").touch()
+
+    spool.put("picture", {"begins": "case+step+7+"}, picture)
+    name = "case+step+7+timestamp+2+y"  # drawn again after a resume
+    spool.put("picture", {"begins": "case+step+7+"}, picture)
+    for step in (20, 10):  # the second one from a machine that was left behind
+        fill = lambda folder, step=step: (folder / "last.pt").write_text(str(step))  # noqa: E731
+        spool.put("checkpoints", {"step": step}, fill)
+    while (entry := spool.first()) is not None:
+        on_server.take(entry)
+        RunOnServer(run_id).take(entry)
+        spool.remove()
+    history = client.get_metric_history(run_id, "train/loss")
+    assert [(point.step, point.timestamp) for point in history] == [(1, 1001), (2, 1002), (3, 9003)]
+    assert [file.path for file in client.list_artifacts(run_id, "images")] == ["images/case+step+7+timestamp+1+x.png"]
+    assert Path(client.download_artifacts(run_id, "checkpoints/last.pt")).read_text() == "20"
+    assert client.get_run(run_id).data.tags["checkpoint_step"] == "20"
+
+
+def test_a_late_status_does_not_undo_what_another_process_came_to(tracking: Path, run_id: str) -> None:
+    client, on_server = mlflow.MlflowClient(), RunOnServer(run_id)
+    assert client.get_run(run_id).info.status == "FINISHED"
+    on_server.close("KILLED", 5)
+    assert client.get_run(run_id).info.status == "FINISHED"
+    client.update_run(run_id, status="RUNNING")
+    on_server.close("KILLED", 5)
+    assert client.get_run(run_id).info.status == "KILLED" and client.get_run(run_id).info.end_time == 5
+
+
+def test_a_run_of_another_server_is_named_with_it(tracking: Path) -> None:
+    folder = tracking / "spools" / ("0" * 32)
+    spool = Spool(folder, "http://the-lab:5000")
+    spool.put("tags", {"tags": {"a": "1"}})
+    spool.close()
+    (outcome,) = deliver_spools(tracking / "spools")
+    assert (outcome.delivered, outcome.left, outcome.at_work) == (0, 1, False)
+    assert "does not know this run: set MLFLOW_TRACKING_URI to http://the-lab:5000" in outcome.reason
+
+
+def test_a_full_disk_is_said_and_what_was_there_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spool = Spool(tmp_path / "run", "")
+    spool.put("first", {})
+
+    def full(_: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(TrackingError, match=r"cannot be kept in .*run \(No space left on device\): what was kept"):
+        spool.put("second", {}, full)
+    spool.put("third", {})
+    assert kinds(spool) == ["first", "third"]
+    assert json.loads((tmp_path / "run" / "origin.json").read_text()) == {"server": ""}

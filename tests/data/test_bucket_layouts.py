@@ -13,6 +13,7 @@ import pytest
 
 import trees
 from mlproject.data.case import Case
+from mlproject.data.case_names import CaseNaming, without_names
 from mlproject.data.cases import DataSettings, find_cases
 from mlproject.data.dataset import open_dataset
 from mlproject.data.fetching import fetch
@@ -206,6 +207,17 @@ def test_a_damaged_image_is_told_by_its_objects_name(tiny_isles: Path, bucket: P
     with pytest.raises(DataError, match=f"sub-synthetic0002: adc {name}: is truncated") as caught:
         open_dataset(DataSettings(root="s3://bucket/set"), PREPARED, tmp_path)
     assert str(tmp_path) not in str(caught.value)
+
+
+def test_a_patients_name_in_a_key_is_hidden_from_others(bucket: Path, tmp_path: Path) -> None:
+    trees.touch(bucket, "set/Anna Beispiel/flair.nii", "set/Carl Muster/flair.nii")
+    data = DataSettings(layout="folders", root="s3://bucket/set", channels=("flair",))
+    naming = CaseNaming("pseudonym", str(tmp_path / "names.csv"))
+    first, _ = naming.apply(find_cases(data, labelled=False, cache=tmp_path), data)
+    text = first.said(f"{first.images['flair']}: is truncated")
+    assert text == "s3://bucket/set/Anna Beispiel/flair.nii: is truncated"
+    assert without_names(text) == "<a file of case-0001>: is truncated"
+    assert "Beispiel" not in without_names("no folder Anna Beispiel in s3://bucket/set")
 
 
 def test_a_bucket_needs_a_folder_for_its_copies() -> None:

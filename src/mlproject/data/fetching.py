@@ -68,10 +68,10 @@ def _copies_of(case: Case, labelled: bool) -> list[Copy]:
 
 def _fetch_all(copies: Sequence[Copy], watch: Watch[bool]) -> list[bool]:
     """Fetch copies, and say of each whether more than its size was checked."""
-    from mlproject.data import s3  # only now: boto3 takes a third of a second
+    from mlproject.data import s3, s3_errors  # only now: boto3 takes a third of a second
 
     bucket = f"{SCHEME}{copies[0].objects[0].bucket}"
-    with s3.in_words(bucket):
+    with s3_errors.in_words(bucket):
         client = s3.client()
     stop = threading.Event()
     # Its threads do not keep a process that is stopped from ending, as those of ThreadPoolExecutor do: one may wait

@@ -1,4 +1,4 @@
-"""A prefix of an S3 bucket: listed, read, written, and its objects copied to this machine. The only importer of boto3.
+"""A prefix of an S3 bucket: listed, read, written, and its objects copied to this machine.
 
 Credentials and region come from boto3's own chain (environment, ~/.aws, a machine's role), never from a setting.
 AWS_ENDPOINT_URL names a server other than Amazon's (MinIO, Ceph, rclone ...).
@@ -13,49 +13,22 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-from boto3.exceptions import Boto3Error
 from botocore.config import Config
 from botocore.exceptions import (
-    BotoCoreError,
     ClientError,
     ConnectionError,
     FlexibleChecksumError,
     HTTPClientError,
     IncompleteReadError,
-    NoCredentialsError,
-    PartialCredentialsError,
 )
 
 from mlproject.data.etag import Etag
 from mlproject.data.objects import SCHEME, BucketObject, Stopped
+from mlproject.data.s3_errors import CHANGED, code_of, in_words, line_of
 from mlproject.errors import DataError
 
 logger = logging.getLogger(__name__)
 
-NO_CREDENTIALS = (
-    "no credentials found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE "
-    "(and AWS_ENDPOINT_URL where the server is not Amazon's)"
-)
-DENIED = "access is denied: these credentials may not do this"
-EXPIRED = "the credentials have expired: sign in again"
-CHANGED = "it was changed while the data set was read: start again when it is complete"
-ADVICE = {
-    "NoSuchBucket": "there is no such bucket",
-    "NoSuchKey": "there is no such object",
-    "404": "there is no such bucket or object",
-    "403": DENIED,
-    "AccessDenied": DENIED,
-    "InvalidAccessKeyId": "the access key is unknown: see AWS_ACCESS_KEY_ID or AWS_PROFILE",
-    "SignatureDoesNotMatch": "the secret key is wrong: see AWS_SECRET_ACCESS_KEY or AWS_PROFILE",
-    "ExpiredToken": EXPIRED,
-    "ExpiredTokenException": EXPIRED,
-    "TokenRefreshRequired": EXPIRED,
-    "InvalidToken": "the session token is not valid: see AWS_SESSION_TOKEN, or sign in again",
-    "RequestTimeTooSkewed": "the clock of this machine is wrong",
-    "PreconditionFailed": CHANGED,
-    "412": CHANGED,
-    "InvalidObjectState": "it is archived: restore it first",
-}
 CONNECTIONS = 16
 BLOCK = 2**20  # bytes
 ATTEMPTS = 4
@@ -124,7 +97,7 @@ def client() -> Any:
         connect_timeout=10,
         read_timeout=60,
         retries={"mode": "standard"},  # how often, says AWS_MAX_ATTEMPTS
-        max_pool_connections=CONNECTIONS,
+        max_pool_connections=2 * CONNECTIONS,  # a thread may ask for the size of a part meanwhile
     )
     return boto3.Session().client("s3", config=config)
 
@@ -196,11 +169,11 @@ def _in_passing() -> Iterator[None]:
     try:
         yield
     except PASSING as error:
-        raise _InPassing(_line(error)) from error
+        raise _InPassing(line_of(error)) from error
     except ClientError as error:
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        if status >= 500 or _code(error) in NOT_NOW:
-            raise _InPassing(f"S3 refuses for now ({_code(error)})") from error
+        if status >= 500 or code_of(error) in NOT_NOW:
+            raise _InPassing(f"S3 refuses for now ({code_of(error)})") from error
         raise
 
 
@@ -210,25 +183,3 @@ def _wait(seconds: float, is_stopped: Callable[[], bool]) -> None:
         if is_stopped():
             raise Stopped
         time.sleep(min(left, 0.1))
-
-
-@contextmanager
-def in_words(where: str) -> Iterator[None]:
-    """Within: what boto3 raises becomes a DataError of one line that begins with the name `where`."""
-    try:
-        yield
-    except (NoCredentialsError, PartialCredentialsError) as error:
-        raise DataError(f"{where}: {NO_CREDENTIALS}") from error
-    except ClientError as error:
-        code = _code(error)
-        raise DataError(f"{where}: S3 refuses ({code}): {ADVICE.get(code, _line(error))}") from error
-    except (BotoCoreError, Boto3Error, ValueError) as error:
-        raise DataError(f"{where}: S3 fails: {_line(error)}") from error
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
-
-
-def _code(error: ClientError) -> str:
-    return str(error.response.get("Error", {}).get("Code", "unknown"))

@@ -6,7 +6,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -16,7 +16,8 @@ import mlflow
 import pytest
 import torch
 
-from end_to_end.conftest import PROJECT, TINY
+from end_to_end.conftest import TINY
+from faults import stage_process
 from mlflow_server import Server
 from mlproject.errors import ModelError
 from mlproject.training import checkpoint
@@ -24,18 +25,6 @@ from mlproject.training.job import LAST
 
 STEPS = 24
 DIFFERS = ("train/patches_per_second", "system/")  # from one run to another
-
-
-def _stage(words: Sequence[str], folder: Path, environment: dict[str, str], output: Path) -> None:
-    """The whole life of a command, in a process that has imported all it needs."""
-    os.chdir(folder)
-    os.environ.update(environment)
-    for number in (1, 2):
-        os.dup2(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
-    sys.argv = [str(PROJECT / "src" / "run.py"), *words]
-    from mlproject import cli
-
-    sys.exit(cli.main(words))
 
 
 @dataclass
@@ -90,7 +79,7 @@ class Place:
         output = self.folder / f"{stage}-{time.monotonic_ns()}.txt"
         environment = {"MLFLOW_TRACKING_URI": self.url}
         process = multiprocessing.get_context("forkserver").Process(
-            target=_stage, args=(words, self.folder, environment, output)
+            target=stage_process.run, args=(words, self.folder, environment, output)
         )
         process.start()
         return Command(process, output)

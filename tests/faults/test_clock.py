@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from faults import conftest
+from faults import stage_process
 from faults.conftest import STEPS, Place, wait_until
 
 HOUR_NS = 3600 * 10**9
-_run_stage = conftest._stage
+_run_stage = stage_process.run
 
 
 def _set_back(words: list[str], folder: Path, environment: dict[str, str], output: Path) -> None:
@@ -21,7 +21,7 @@ def _set_back(words: list[str], folder: Path, environment: dict[str, str], outpu
 
 
 def test_set_back_an_hour(place: Place, undisturbed: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conftest, "_stage", _set_back)
+    monkeypatch.setattr(stage_process, "run", _set_back)
     command = place.start("train")
     wait_until(lambda: place.step() > 0, command)
     (place.folder / "clock").touch()

@@ -121,7 +121,7 @@ def test_a_grid_that_only_resampling_would_make_large_is_refused(
     object.__setattr__(described, "preprocessing", preprocessing)
     coarse = GOOD
     for axis in range(3):
-        coarse = with_field(with_field(coarse, "srow", 12, 5 * axis), "pixdim", 12, axis + 1)
+        coarse = with_field(with_field(coarse, "srow", 4, 5 * axis), "pixdim", 4, axis + 1)
     assert "100000 are the most" in refusal(model, coarse, adc=coarse)
 
 

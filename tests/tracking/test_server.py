@@ -94,7 +94,8 @@ def test_nobody_there(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "stage", ["main", "train", "search", "crossvalidate", "reproduce", "postprocess", "evaluate", "predict", "clean"]
+    "stage",
+    ["main", "train", "search", "crossvalidate", "reproduce", "postprocess", "evaluate", "predict", "sync", "clean"],
 )
 def test_every_stage_says_so_first(
     stage: str, lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

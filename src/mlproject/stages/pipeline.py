@@ -62,7 +62,7 @@ def trained_and_tuned(settings: Experiment, dataset: DataSet, parent: Run) -> Tr
             segmenter = train.train(settings, dataset, child, part_of(parent))
     with registration.child_run(settings, parent, "postprocess") as child:
         segmenter = postprocess.postprocess(settings, dataset, segmenter, child, part_of(parent))
-        model_uri = registry.model_of(child.id)
+    model_uri = registry.model_of(child.id)  # only now: what a run logs is delivered when it is closed
     tuned = runs.find(child.id).data.metrics
     parent.log_metrics({name: tuned[name] for name in ("validation/tuned_dice", "validation/network_only_dice")})
     return TrainedModel(settings, dataset, segmenter, model_uri, {"training run": train_id})

@@ -122,4 +122,5 @@ def test_main_went_on_with_is_refused_with_other_settings(workplace: Workplace) 
 
 def test_every_entry_point_is_declared() -> None:
     project = yaml.safe_load((PROJECT / "MLproject").read_text())
-    assert set(project["entry_points"]) == cli.STAGES.keys() - {"describe", "clean", "sync"}  # for which no environment is made
+    without_environment = {"describe", "clean", "sync"}
+    assert set(project["entry_points"]) == cli.STAGES.keys() - without_environment

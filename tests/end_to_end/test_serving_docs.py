@@ -33,6 +33,8 @@ def run(language: str, text: str, place: Path, workplace: Workplace, server: str
     command = ["bash", "-euo", "pipefail", "-c", text] if language == "sh" else [sys.executable, "-c", text]
     database = f"sqlite:///{workplace.folder / 'mlflow.db'}"
     environment = {**workplace.environment, "MLFLOW_TRACKING_URI": database}
+    if "s3://" in text:
+        environment["HOME"] = str(place)  # work_dir, where copies of the scans go, lies there
     done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -11,6 +11,8 @@ import mlflow
 import pytest
 
 from mlproject import cli
+from mlproject.data.copies import Copy, reserve
+from mlproject.data.objects import BucketObject
 from mlproject.stages.console import console
 from mlproject.tracking.spool import Spool, waiting
 
@@ -108,6 +110,23 @@ def test_what_is_made_again_goes_by_age(tracking: Path, capsys: pytest.CaptureFi
     assert sorted(path.name for path in (work / "cache").iterdir()) == ["a" * 64]
     clean(capsys, "--remove", "--older_than_days", "0.5")
     assert kept[2].exists() and not kept[1].exists() and not kept[0].exists()
+
+
+def test_copies_from_buckets_go_by_age_unless_a_command_at_work_needs_them(
+    tracking: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    objects = tracking / "work" / "cache" / "objects"
+    old, new, needed = (objects / (letter * 64) for letter in "abc")
+    for copy in (old, new, needed):
+        put(copy / "scan.nii", 100)
+        put(copy / "used", 0 if copy == new else 100)
+    reserve([Copy(needed, (BucketObject("http://s3", "bucket", "scan.nii", 1000, "etag"),))], limit_gb=1)
+    left, begun = (put(objects / f".{letter * 64}" / "scan.nii", days).parent for letter, days in (("d", 2), ("e", 0)))
+    strange = put(objects / "notes.txt", days=100)
+    shown = clean(capsys, "--remove")
+    assert sorted(shown["removed"]) == sorted(map(str, (old, left)))
+    kept = {new.name, needed.name, begun.name, strange.name, "locks", "in_use", "lock"}
+    assert {path.name for path in objects.iterdir()} == kept
 
 
 def test_what_it_does_not_know_is_left(

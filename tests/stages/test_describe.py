@@ -164,7 +164,8 @@ def test_without_a_case_that_has_the_channels_the_labels_are_not_blamed(
     [
         (["--data.root", "/nowhere"], "/nowhere does not exist"),
         ([], "data.root is empty"),
-        (["--data.root", "s3://bucket/set"], "data.root=s3://bucket/set: `predict` alone reads from a bucket"),
+        (["--data.root", "s3:///set"], "data.root=s3:///set names no bucket"),
+        (["--data.root", "s3://b/set", "--data.copies_gb", "0"], "data.copies_gb=0: give a number of GB above 0"),
         (["--data.root", ".", "--data.layout", "isles"], "layout"),
         (["--data.root", ".", "--gpu_memory_gb", "-3"], "gpu_memory_gb"),
     ],

@@ -300,12 +300,33 @@ def test_output_among_the_scans_is_refused(settings: PredictSettings, data: Path
 def test_bucket_to_bucket(settings: PredictSettings, data: Path, tmp_path: Path, buckets: Path) -> None:
     shutil.copytree(data / "rawdata", buckets / "scans" / "set" / "rawdata")
     (buckets / "masks").mkdir()
-    remote = replace(settings, data=ScanSettings(root="s3://scans/set"), output="s3://masks/one")
+    work = str(tmp_path / "home")
+    remote = replace(settings, data=ScanSettings(root="s3://scans/set"), output="s3://masks/one", work_dir=work)
     assert run(remote, Thresholder(), tmp_path)["done"] == 6
     run(settings, Thresholder(), tmp_path)
     stored = {path.name: path.read_bytes() for path in (buckets / "masks" / "one").glob("*.gz")}
     assert stored == files(settings)
     assert run(remote, Thresholder(), tmp_path)["done_before"] == 6
+
+    # One mask is gone, and another scan is another now: the first is made again, the second if forced.
+    (buckets / "masks" / "one" / "sub-synthetic0001.nii.gz").unlink()
+    shutil.copy(image(data, 3, "dwi"), image(buckets / "scans", 2, "dwi"))
+    with pytest.raises(SettingsError, match="its images were others"):
+        run(remote, Thresholder(), tmp_path)
+    forced = Thresholder()
+    assert run(replace(remote, force=True), forced, tmp_path)["done"] == 2
+    assert forced.asked == ["sub-synthetic0001", "sub-synthetic0002"]
+
+
+def test_an_image_that_is_missing_in_the_bucket_fails_alone(
+    settings: PredictSettings, data: Path, tmp_path: Path, buckets: Path
+) -> None:
+    shutil.copytree(data / "rawdata", buckets / "scans" / "rawdata")
+    image(buckets / "scans", 3, "dwi").unlink()
+    remote = replace(settings, data=ScanSettings(root="s3://scans"), work_dir=str(tmp_path / "home"))
+    with pytest.raises(CasesFailedError) as caught:
+        run(remote, Thresholder(), tmp_path)
+    assert list(caught.value.result["failed"]) == ["sub-synthetic0003"] and caught.value.result["done"] == 5
 
 
 def test_a_mask_drawn_by_hand_for_a_failed_case_is_left_alone(settings: PredictSettings, tmp_path: Path) -> None:

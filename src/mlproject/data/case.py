@@ -4,9 +4,11 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Literal, Self
 
+from mlproject.data.objects import SCHEME, BucketObject, state_of
+from mlproject.data.storage import is_s3
 from mlproject.errors import DataError, SettingsError
 
 SplitName = Literal["train", "validation", "test"]
@@ -41,6 +43,8 @@ class Case:
         submission: stem of the file name that the data set's challenge wants for this case's mask, or "".
         label_kind: what the label's file is called beside the case's name, where the layout finds it by that; or "".
         own_name: what the data set calls the case, where `name` is a pseudonym; or "".
+        objects: of a case in a bucket: the object that each of its files is a copy of, here only once it is fetched,
+            and the objects that belong to it (a.img to a.hdr).
     """
 
     name: str
@@ -55,6 +59,7 @@ class Case:
     submission: str = ""
     label_kind: str = ""
     own_name: str = ""
+    objects: dict[Path, tuple[BucketObject, ...]] = field(default_factory=dict)
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -66,6 +71,17 @@ class Case:
         """The channels that the case lacks, and where among `channels` they would be."""
         return {name: place for place, name in enumerate(self.channels) if name in self.missing}
 
+    @property
+    def states_of_images(self) -> set[str]:
+        """The states of the objects that the images are copies of: equal states are equal images."""
+        return {state_of(self.objects[file]) for file in self.images.values() if file in self.objects}
+
+    def said(self, text: str) -> str:
+        """A text about the case's files, as it is to be told: about the objects that they are copies of."""
+        for file, objects in self.objects.items():
+            text = text.replace(str(file), objects[0].uri)
+        return text
+
 
 @dataclass(frozen=True)
 class DataSettings:
@@ -74,7 +90,8 @@ class DataSettings:
     Attributes:
         layout: how the files are named: demo, isles2017, isles2022, atlas, bids, nnunet (raw format), msd, folders
             (one a case, or CASE_channel files) or table (a CSV file); docs/data.md shows the tree of each.
-        root: folder of the data set, or the CSV file of the layout table; demo writes its cases there.
+        root: folder of the data set, or the CSV file of the layout table, here or as s3://BUCKET/PREFIX; demo writes
+            its cases there.
         channels: images of each case; the first is the reference, whose grid is the case's own grid.
         missing: what to do with a case that lacks a channel other than the first: refuse, or zero, which makes
             the channel 0 everywhere, the mean of z-scores.
@@ -88,6 +105,8 @@ class DataSettings:
         fold: which one, 0 to folds - 1.
         split_seed: another seed deals the patients out in another way.
         demo_cases: how many cases the layout demo makes.
+        copies_gb: of a data set in a bucket: how many GB (10^9 bytes) the copies of objects may take in work_dir. Those
+            that were not used for the longest time make room, never those that a command at work needs.
     """
 
     layout: LayoutName = "isles2022"
@@ -103,12 +122,17 @@ class DataSettings:
     fold: int = 0
     split_seed: int = 0
     demo_cases: int = 24
+    copies_gb: float = 200.0
 
     def __post_init__(self) -> None:
-        if self.root.lower().startswith("s3://"):
-            raise SettingsError(
-                f"data.root={self.root}: `predict` alone reads from a bucket; copy the data set into a folder first"
-            )
+        if is_s3(self.root) and self.layout == "demo":
+            raise SettingsError(f"data.root={self.root}: demo writes its cases into a folder of this machine; give one")
+        if is_s3(self.root) and not self.root[len(SCHEME) :].partition("/")[0]:
+            raise SettingsError(f"data.root={self.root} names no bucket: write s3://BUCKET/PREFIX")
+        if self.split_file is not None and is_s3(self.split_file):
+            raise SettingsError(f"data.split_file={self.split_file}: give a file of this machine; fetch it first")
+        if not self.copies_gb > 0:
+            raise SettingsError(f"data.copies_gb={self.copies_gb:g}: give a number of GB above 0, as 200")
         folded = [channel.casefold() for channel in self.channels]
         if not folded or "" in folded or len(set(folded)) < len(folded):
             raise SettingsError(
@@ -153,8 +177,24 @@ class DataSettings:
 
     @property
     def root_path(self) -> Path:
-        """`root` as an absolute path; `~` is the home folder."""
+        """`root`, of this machine, as an absolute path; `~` is the home folder."""
         return Path(self.root).expanduser().absolute()
+
+    @property
+    def where(self) -> str:
+        """`root` in full: an absolute path, or s3://BUCKET/PREFIX."""
+        return f"{SCHEME}{self.root[len(SCHEME) :].strip('/')}" if is_s3(self.root) else str(self.root_path)
+
+    @property
+    def folder(self) -> str:
+        """`where`, or where that is a table its folder."""
+        is_table = self.layout == "table" if is_s3(self.root) else not self.root_path.is_dir()
+        return self.where.rpartition("/")[0] if is_table else self.where
+
+    @property
+    def name(self) -> str:
+        """What people call the data set: the last part of `root`."""
+        return PurePath(self.where).name
 
 
 def kinds_of_labels(cases: Iterable[Case]) -> dict[str, int]:
@@ -197,7 +237,7 @@ class NoCasesError(DataError):
     """The layout finds no case at all: the root or the layout may be the wrong one."""
 
 
-def refuse_faults(where: Path, faults: Sequence[str], rule: str, sound: Sequence[Case] = ()) -> None:
+def refuse_faults(where: Path | str, faults: Sequence[str], rule: str, sound: Sequence[Case] = ()) -> None:
     """Raise one FaultsError with all `faults` found in `where` and the `rule` they break, if there is any."""
     if faults:
         count = "one fault" if len(faults) == 1 else f"{len(faults)} faults"

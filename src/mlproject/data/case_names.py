@@ -211,12 +211,12 @@ def _key(name: str) -> str:
 
 def _hide(cases: Sequence[Case], data: DataSettings) -> None:
     """Remember what may identify the patients: files, names, patients, and what folders and files are called."""
-    folder = data.root_path if data.root_path.is_dir() else data.root_path.parent
     parts_of: dict[str, set[str]] = {}
     for case in cases:
         files = [*case.images.values(), *([case.label] if case.label else [])]
-        parts_of[case.name] = {part for file in files for part in Path(os.path.relpath(file, folder)).parts}
-        _hidden.update((str(file), f"<a file of {case.name}>") for file in files)
+        own = [case.objects[file][0].uri if file in case.objects else str(file) for file in files]
+        parts_of[case.name] = {part for name in own for part in Path(os.path.relpath(name, data.folder)).parts}
+        _hidden.update((name, f"<a file of {case.name}>") for name in (*own, *map(str, files)))
     shared = set.intersection(*parts_of.values()) if len(cases) > 1 else {".."}
     for case in cases:
         stand_ins = {

@@ -2,7 +2,8 @@
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -10,6 +11,7 @@ from types import ModuleType
 from mlproject.data import dicom
 from mlproject.data.case import Case, DataSettings, FaultsError, LayoutName, NoCasesError, SplitName
 from mlproject.data.layouts import atlas, bids, demo, folders, isles2017, isles2022, msd, nnunet, table
+from mlproject.data.tree import Tree, tree_of
 from mlproject.errors import DataError, UserError
 
 __all__ = [
@@ -17,9 +19,10 @@ __all__ = [
     "DataSettings",
     "SplitName",
     "channels_in",
-    "existing_root",
     "find_cases",
+    "find_in",
     "fitting_layouts",
+    "opened",
     "refuse_absent_channels",
 ]
 
@@ -39,8 +42,8 @@ LAYOUTS: dict[LayoutName, ModuleType] = {
 }
 
 
-def find_cases(settings: DataSettings, labelled: bool = True) -> list[Case]:
-    """Find all cases under `settings.root`, sorted by name. No image is read.
+def find_cases(settings: DataSettings, labelled: bool = True, cache: Path | None = None) -> list[Case]:
+    """Find all cases under `settings.root`, sorted by name. No image is read, and none is fetched from a bucket.
 
     With `settings.missing` zero a channel may be missing in all cases, which is logged: a model that was trained with
     it can be used on them. Training calls `refuse_absent_channels`.
@@ -48,47 +51,59 @@ def find_cases(settings: DataSettings, labelled: bool = True) -> list[Case]:
     Args:
         settings: where to look, and for which channels.
         labelled: every case needs a label; otherwise `Case.label` is None where there is none.
+        cache: where copies from a bucket go (`fetching.fetch`); not used for a data set of this machine.
 
     Raises:
         FaultsError: files are missing or ambiguous: all at once, with the cases that are sound.
-        DataError: the root is missing or holds no case; two cases have one name.
+        DataError: the root is missing or holds no case; two cases have one name; a bucket refuses.
     """
-    root = existing_root(settings)
+    with opened(settings, cache) as tree:
+        return find_in(tree, labelled)
+
+
+@contextmanager
+def opened(settings: DataSettings, cache: Path | None) -> Iterator[Tree]:
+    """Within, a data set's tree of names is there. Raises DataError where none is given, or it does not exist."""
+    if not settings.root:
+        raise DataError("data.root is empty: give data.root=/path/to/the/data, or s3://BUCKET/PREFIX")
+    with tree_of(settings, cache) as tree:
+        if settings.layout != "demo" and not tree.root.exists():
+            raise DataError(f"data.root={settings.where} does not exist: give the folder or file of your data set")
+        yield tree
+
+
+def find_in(tree: Tree, labelled: bool = True) -> list[Case]:
+    """Find all cases of a tree; as `find_cases`."""
+    settings, root = tree.settings, tree.root
     try:
         _check_root(settings.layout, root)
         found = LAYOUTS[settings.layout].find(settings, labelled)
     except FaultsError as error:
-        sound = [_completed(case, settings) for case in error.sound]
-        raise FaultsError(str(error), error.faults, sorted(sound, key=lambda case: case.name)) from None
+        sound = [_completed(tree, case) for case in error.sound]
+        faults = [tree.told(fault) for fault in error.faults]
+        raise FaultsError(tree.said(str(error)), faults, sorted(sound, key=lambda case: case.name)) from None
     except NoCasesError as error:
-        raise NoCasesError(f"{error}{_advice(settings, root)}") from None
+        raise NoCasesError(tree.said(f"{error}{_advice(settings, root)}")) from None
+    except DataError as error:
+        raise DataError(tree.said(str(error))) from None
     except OSError as error:
-        raise DataError(f"{error.filename or root}: {error.strerror or error}. See data.root={root}") from error
-    cases = sorted((_completed(case, settings) for case in found), key=lambda case: case.name)
-    _refuse_equal_names(root, cases)
+        text = f"{error.filename or root}: {error.strerror or error}. See data.root={root}"
+        raise DataError(tree.said(text)) from error
+    cases = sorted((_completed(tree, case) for case in found), key=lambda case: case.name)
+    _refuse_equal_names(tree.said(str(root)), cases)
     for channel in _absent_channels(cases, settings.channels):
-        logger.warning("%s: no case has the channel %s: do the files call it otherwise?", root, channel)
+        logger.warning("%s: no case has the channel %s: do the files call it otherwise?", tree.said(str(root)), channel)
     return cases
 
 
 def refuse_absent_channels(settings: DataSettings, cases: Sequence[Case]) -> None:
     """Raise DataError where no case has one of the channels: a network cannot learn what to make of it."""
     for channel in _absent_channels(cases, settings.channels):
-        raise DataError(f"{settings.root_path}: no case has the channel {channel}: leave it out of data.channels")
+        raise DataError(f"{settings.where}: no case has the channel {channel}: leave it out of data.channels")
 
 
 def _absent_channels(cases: Sequence[Case], channels: Sequence[str]) -> list[str]:
     return [channel for channel in channels if cases and all(channel in case.missing for case in cases)]
-
-
-def existing_root(settings: DataSettings) -> Path:
-    """The data set's folder or file. Raises DataError where none is given or it does not exist; the demo makes it."""
-    if not settings.root:
-        raise DataError("data.root is empty: give data.root=/path/to/the/data")
-    root = settings.root_path
-    if settings.layout != "demo" and not root.exists():
-        raise DataError(f"data.root={root} does not exist: give the folder or file of your data set")
-    return root
 
 
 def channels_in(layout: LayoutName, root: Path, label_name: str | None = None) -> dict[str, int]:
@@ -146,14 +161,15 @@ def _advice(settings: DataSettings, root: Path) -> str:
     return ""
 
 
-def _completed(case: Case, settings: DataSettings) -> Case:
-    """The case with what the settings say of all cases, and the channels that it lacks."""
+def _completed(tree: Tree, case: Case) -> Case:
+    """The case with what the settings say of all cases, the channels that it lacks, and the places of its files."""
+    settings = tree.settings
     missing = tuple(channel for channel in settings.channels if channel not in case.images)
     order = settings.channels if missing else ()
-    return replace(case, missing=missing, order=order, lesion_labels=settings.lesion_labels)
+    return tree.located(replace(case, missing=missing, order=order, lesion_labels=settings.lesion_labels))
 
 
-def _refuse_equal_names(root: Path, cases: Sequence[Case]) -> None:
+def _refuse_equal_names(root: str, cases: Sequence[Case]) -> None:
     several = [name for name, count in Counter(case.name for case in cases).items() if count > 1]
     if several:
         raise DataError(

@@ -2,11 +2,12 @@
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from mlproject.data.cache import PreparedCache
 from mlproject.data.case import kinds_of_labels
 from mlproject.data.case_names import CaseNaming
 from mlproject.data.cases import Case, DataSettings, find_cases, refuse_absent_channels
+from mlproject.data.fetching import Watch, fetch, unwatched
 from mlproject.data.preprocessing import PreparedCase
 from mlproject.data.preprocessing_settings import PreprocessingSettings
 from mlproject.data.splits import Split, make_split
@@ -24,11 +26,6 @@ logger = logging.getLogger(__name__)
 PLAIN = CaseNaming()
 THREADS = 2  # each holds one whole case in memory
 Result = PreparedCase | DataError
-Watch = Callable[[Iterable[Result], int], Iterable[Result]]
-
-
-def _unwatched(results: Iterable[Result], _total: int) -> Iterable[Result]:
-    return results
 
 
 @dataclass(frozen=True)
@@ -64,22 +61,24 @@ def open_dataset(
     preprocessing: PreprocessingSettings,
     cache: Path,
     naming: CaseNaming = PLAIN,
-    watch: Watch = _unwatched,
+    watch: Watch[Any] = unwatched,
 ) -> DataSet:
-    """Find, check, prepare and split the labelled cases of a data set, and give them the names of `naming`.
+    """Find, fetch, check, prepare and split the labelled cases of a data set, and give them the names of `naming`.
 
-    The split, the order of the cases and the digest are the same whatever they are called. `watch` is that of
-    `load_all`.
+    The split, the order of the cases and the digest are the same whatever they are called. All cases are fetched where
+    they lie in a bucket, of any part: the split goes by the volume of their lesions, and the digest is of them all.
+    `watch` shows how far it is.
 
     Raises:
         DataError: with all faults of all cases together, because no case has one of the channels, or because no valid
             split can be made.
     """
-    cases = naming.apply(find_cases(data), data)
+    cases = naming.apply(find_cases(data, cache=cache), data)
     refuse_absent_channels(data, cases)
     if len(kinds := kinds_of_labels(cases)) > 1:
         shown = ", ".join(f"{kind} ({count})" for kind, count in kinds.items())
-        logger.warning("%s: the labels have different names: %s. Do they show the same?", data.root_path, shown)
+        logger.warning("%s: the labels have different names: %s. Do they show the same?", data.where, shown)
+    fetch(cases, data.copies_gb, watch=watch)
     prepared_cache = PreparedCache(cache, preprocessing)
     prepared = load_all(prepared_cache, cases, watch=watch)
     lesion_ml = {case.name: _lesion_ml(case) for case in prepared}
@@ -114,17 +113,18 @@ def digest_of(cases: Sequence[PreparedCase], split: Split | None = None) -> str:
 
 
 def load_all(
-    cache: PreparedCache, cases: Sequence[Case], labelled: bool = True, watch: Watch = _unwatched
+    cache: PreparedCache, cases: Sequence[Case], labelled: bool = True, watch: Watch[Result] = unwatched
 ) -> list[PreparedCase]:
     """Load cases through the cache, those that are new to it a few at a time.
 
-    `watch` is given the results as they come and their number, and passes them on; it shows a user how far it is.
+    Those of a bucket have been fetched before. `watch` shows how far it is.
 
     Raises:
         DataError: with the faults of all cases together.
     """
     with ThreadPoolExecutor(THREADS) as pool:
-        results = list(watch(pool.map(partial(_loaded_or_fault, cache, labelled), cases), len(cases)))
+        loaded = pool.map(partial(_loaded_or_fault, cache, labelled), cases)
+        results = list(watch("reading and preparing cases", loaded, len(cases)))
     faults = [result for result in results if isinstance(result, DataError)]
     if faults:
         lines = "\n".join(str(fault) for fault in faults)
@@ -136,7 +136,8 @@ def _loaded_or_fault(cache: PreparedCache, labelled: bool, case: Case) -> Result
     try:
         return cache.load(case, labelled)
     except DataError as error:
-        return error if case.name in str(error) else DataError(f"{case.name}: {error}")
+        text = case.said(str(error))
+        return DataError(text if case.name in text else f"{case.name}: {text}")
 
 
 def _lesion_ml(case: PreparedCase) -> float:

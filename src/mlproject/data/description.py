@@ -106,7 +106,7 @@ def describe_case(case: Case) -> CaseFacts:
             case = replace(case, lesion_labels=case.lesion_labels or classes_in(facts.label_values))
             facts = _with_volume(facts, read_volume(case, labelled=case.label is not None), case)
         except DataError as error:
-            facts = replace(facts, faults=tuple(str(error).splitlines()))
+            facts = replace(facts, faults=tuple(case.said(str(error)).splitlines()))
             facts = _without_label(facts, case)
     return replace(facts, remarks=(*remarks, *facts.remarks))
 

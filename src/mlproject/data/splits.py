@@ -58,7 +58,7 @@ def make_split(cases: Sequence[Case], lesion_ml: Mapping[str, float], settings: 
     else:
         parts = _stratified(cases, lesion_ml, settings)
         advice = "give more cases, larger data.validation_share and data.test_share, or a data.split_file"
-    _refuse_divided_patients(cases, parts, settings.root_path)
+    _refuse_divided_patients(cases, parts, settings.where)
     ordered = sorted(cases, key=lambda case: case.own_name or case.name)
     split = Split(*(tuple(case.name for case in ordered if part in parts[case.name]) for part in PARTS))
     _check_lesions(split, lesion_ml, advice)
@@ -143,7 +143,7 @@ def _read_split_file(path: Path, cases: Sequence[Case]) -> Parts:
     return parts
 
 
-def _refuse_divided_patients(cases: Sequence[Case], parts: Parts, root: Path) -> None:
+def _refuse_divided_patients(cases: Sequence[Case], parts: Parts, root: str) -> None:
     first_case: dict[str, str] = {}
     faults = []
     for case in cases:

@@ -18,11 +18,13 @@ import torch
 
 from mlproject import interrupts
 from mlproject.data.case import Case, DataSettings, FaultsError
-from mlproject.data.cases import channels_in, existing_root, find_cases, fitting_layouts, refuse_absent_channels
+from mlproject.data.cases import channels_in, find_in, fitting_layouts, opened, refuse_absent_channels
 from mlproject.data.description import CaseFacts, describe_case, read_grid
 from mlproject.data.dicom import ADVICE, is_dicom
+from mlproject.data.fetching import fetch
 from mlproject.data.geometry import GRID_TOLERANCE_MM, largest_shift_mm
 from mlproject.data.layouts.choosing import visible_images
+from mlproject.data.tree import Tree
 from mlproject.errors import DataError
 
 MOST_PROCESSES = 8  # each holds one case: up to 1 GB for a brain of 1 mm with four channels
@@ -52,25 +54,34 @@ class Found:
     faults: tuple[str, ...]
 
 
-def find(data: DataSettings, layout_given: bool, channels_given: bool) -> Found:
+def find(data: DataSettings, layout_given: bool, channels_given: bool, cache: Path | None = None) -> Found:
     """Find the cases; layout and channels are guessed from the files where they are not given.
+
+    Of a bucket, the images of a few cases are fetched where the channels' order is guessed; `cache` is that of
+    `find_cases`.
 
     Raises:
         DataError: there is no such folder, no layout fits, or it finds no case; no case has a given channel.
     """
-    root = existing_root(data)
+    with opened(data, cache) as tree:
+        return _find(tree, data, layout_given, channels_given)
+
+
+def _find(tree: Tree, data: DataSettings, layout_given: bool, channels_given: bool) -> Found:
+    root = tree.root
     layouts = fitting_layouts(root, data.label_name)
     if not layout_given:
         if not layouts:
-            raise DataError(f"{root}: {_no_layout(root, data.label_name)}")
+            raise DataError(f"{data.where}: {tree.said(_no_layout(root, data.label_name))}")
         data = replace(data, layout=layouts[0])
     data = replace(data, missing="zero")
     channels = channels_in(data.layout, root, data.label_name)
     if not channels_given:
-        data = replace(data, channels=_usual_channels(channels, data))
-    cases, faults = _cases(data, labelled=True)
+        data = replace(data, channels=_usual_channels(tree, channels, data))
+    cases, faults = _cases(tree, data, labelled=True)
     known = {case.name for case in cases}
-    unlabelled = [case for case in _cases(data, labelled=False)[0] if case.name not in known and case.label is None]
+    others = _cases(tree, data, labelled=False)[0]
+    unlabelled = [case for case in others if case.name not in known and case.label is None]
     refuse_absent_channels(data, [*cases, *unlabelled])
     return Found(data, channels, tuple(layouts), (*cases, *unlabelled), tuple(faults))
 
@@ -98,7 +109,7 @@ def _no_layout(root: Path, label_name: str | None) -> str:
     )
 
 
-def _usual_channels(channels: dict[str, int], data: DataSettings) -> tuple[str, ...]:
+def _usual_channels(tree: Tree, channels: dict[str, int], data: DataSettings) -> tuple[str, ...]:
     """The channels that most cases have, first the one on whose grid the labels lie."""
     if not channels:
         return data.channels
@@ -107,9 +118,10 @@ def _usual_channels(channels: dict[str, int], data: DataSettings) -> tuple[str, 
     complete = [name for name in usual if channels[name] == most]
     ordered = sorted(complete, key=_usual_place) + sorted(set(usual) - set(complete), key=_usual_place)
     try:
-        cases, _ = _cases(replace(data, channels=tuple(ordered)), labelled=True)
+        cases, _ = _cases(tree, replace(data, channels=tuple(ordered)), labelled=True)
     except DataError:
         return tuple(ordered)
+    fetch(cases[:LOOKED_AT], data.copies_gb)
     fitting = Counter(name for case in cases[:LOOKED_AT] for name in complete if _label_is_on_grid_of(case, name))
     first = max(complete, key=lambda name: (fitting[name], -ordered.index(name)))
     return (first, *(name for name in ordered if name != first))
@@ -131,9 +143,9 @@ def _label_is_on_grid_of(case: Case, channel: str) -> bool:
     return shape == label_shape and largest_shift_mm(shape, affine, label_affine) <= GRID_TOLERANCE_MM
 
 
-def _cases(data: DataSettings, labelled: bool) -> tuple[list[Case], Sequence[str]]:
+def _cases(tree: Tree, data: DataSettings, labelled: bool) -> tuple[list[Case], Sequence[str]]:
     try:
-        return find_cases(data, labelled), ()
+        return find_in(replace(tree, settings=replace(data, root=tree.settings.root)), labelled), ()
     except FaultsError as error:
         return list(error.sound), error.faults
 

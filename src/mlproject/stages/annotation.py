@@ -10,6 +10,7 @@ from mlproject.data.case import DataSettings
 from mlproject.data.case_names import PUBLIC
 from mlproject.data.dataset import DataSet, digest_of
 from mlproject.data.preprocessing import PreparedCase
+from mlproject.data.storage import is_s3
 from mlproject.evaluation.metrics import ALL_CASES
 from mlproject.prediction.segmenter import ModelDescription
 from mlproject.stages.plan import ONLY_PREDICT, budget, device_of
@@ -27,7 +28,7 @@ def run_name(stage: str, settings: Experiment) -> str:
     """Such as `main phantom60 dynunet 2500 steps seed 0`."""
     amount = budget(settings.training).partition(" of ")[0].partition(",")[0]
     seed = f"seed {settings.training.seed}" + (f" fold {settings.data.fold}" if settings.data.folds else "")
-    return f"{stage} {settings.data.root_path.name} {settings.network.name} {amount} {seed}"
+    return f"{stage} {settings.data.name} {settings.network.name} {amount} {seed}"
 
 
 def annotate(run: Run, stage: str, settings: Experiment, dataset: DataSet, again: str, result: str = "") -> None:
@@ -37,7 +38,7 @@ def annotate(run: Run, stage: str, settings: Experiment, dataset: DataSet, again
     one.
     """
     run.tag(
-        dataset=settings.data.root_path.name,
+        dataset=settings.data.name,
         cases=str(len(dataset.cases)),
         channels=", ".join(settings.data.channels),
         device=device_of(stage, settings),
@@ -61,12 +62,12 @@ def annotate_evaluation(
     run: Run, settings: EvaluateSettings, channels: Sequence[str], cases: Sequence[PreparedCase], result: str
 ) -> None:
     """The same of an evaluation that is no part of another run; its data set has no split."""
-    data = settings.data.root_path.name
+    data = settings.data.name
     models = {"model": settings.model, "compared with": settings.compare}
     rows = [
         ("stage", code("evaluate")),
         *((name, escape(model)) for name, model in models.items() if model),
-        ("data", f"{escape(data)}: {len(cases)} cases, digest {code(digest_of(cases))}"),
+        ("data", f"{escape(_called(settings.data))}: {len(cases)} cases, digest {code(digest_of(cases))}"),
         ("channels", escape(", ".join(channels))),
     ]
     run.tag(
@@ -120,8 +121,7 @@ def _what(stage: str, settings: Experiment, dataset: DataSet) -> str:
         ("stage", code(stage)),
         (
             "data",
-            f"{escape(settings.data.root_path.name)}: {len(dataset.cases)} cases ({parts}), digest "
-            f"{code(dataset.digest)}",
+            f"{escape(_called(settings.data))}: {len(dataset.cases)} cases ({parts}), digest {code(dataset.digest)}",
         ),
         ("channels", escape(", ".join(settings.data.channels))),
         (
@@ -136,6 +136,11 @@ def _what(stage: str, settings: Experiment, dataset: DataSet) -> str:
         ),
     ]
     return markdown.table(("", ""), rows)
+
+
+def _called(data: DataSettings) -> str:
+    """A data set's name; of one in a bucket the whole, which means the same on every machine."""
+    return data.where if is_s3(data.root) else data.name
 
 
 def part_of(parent: Run) -> str:
@@ -153,7 +158,7 @@ def reproduction(run: Run, entry_point: str, data: DataSettings, /, **more: str)
     given = "".join(f" -P {shlex.quote(f'{name}={value}')}" for name, value in more.items())
     files, given = ["config.yaml"], f'{given} -P config="$PWD/config.yaml"'
     if data.layout != "demo":  # which makes its cases itself
-        given += " -P data.root=/path/to/the/data"
+        given += f" -P {shlex.quote(f'data.root={data.where}' if is_s3(data.root) else 'data.root=/path/to/the/data')}"
     if data.split_file is not None:  # a file of the machine that the run was on; the run has its own copy
         files, given = [*files, "split.csv"], f'{given} -P data.split_file="$PWD/split.csv"'
     commands = [f"mlflow artifacts download --run-id {run.id} --artifact-path {name} --dst-path ." for name in files]

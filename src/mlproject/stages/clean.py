@@ -18,7 +18,12 @@ from mlproject.tracking.runs import STAGE_TAG
 from mlproject.tracking.server import connect, public_uri
 
 SQLITE = "sqlite:///"
-GROUPED = ("prepared case", "probability", "settings of a run")  # hundreds of them: one line for all that share a fate
+GROUPED = (
+    "prepared case",
+    "copy from a bucket",
+    "probability",
+    "settings of a run",
+)  # hundreds of them: one line for all that share a fate
 
 
 def run(settings: CleanSettings) -> dict[str, Any]:

@@ -3,13 +3,15 @@
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mlproject.data import copies
 from mlproject.data.case_keys import NOTES
+from mlproject.data.objects import OBJECTS
 from mlproject.stages.settings import SPOOL
 from mlproject.tracking.spool import waiting
 from mlproject.training.job import BEST, LAST
@@ -104,7 +106,8 @@ def find_items(
         elif not path.is_dir():
             items.append(_item(path, "study", path.name, needed=True, reason="the record of searches"))
         elif path.name == "cache":
-            items += [_cache_entry(entry, folder, days, running) for entry in _inside(path)]
+            for entry in _inside(path):
+                items += _cache_items(entry, folder, days, running)
         elif path.name == "probabilities":
             items += [_probability(entry, folder, days, running) for entry in _inside(path)]
         elif path.name == "demo":
@@ -119,6 +122,25 @@ def find_items(
         else:
             items.append(_unknown(path, folder))
     return [item for item in items if os.path.lexists(item.path)]
+
+
+def _cache_items(path: Path, folder: Path, days: float, running: Sequence[str]) -> list[Item]:
+    if path.name != OBJECTS or path.is_symlink() or not path.is_dir():
+        return [_cache_entry(path, folder, days, running)]
+    in_use = copies.in_use(path)
+    return [_copy(entry, folder, days, running, in_use) for entry in _inside(path) if entry.name not in copies.OWN]
+
+
+def _copy(path: Path, folder: Path, days: float, running: Sequence[str], in_use: Collection[str]) -> Item:
+    """A copy of an object of a bucket; commands that are no runs may need it, too."""
+    if path.is_symlink() or not path.is_dir() or not copies.FOLDER.fullmatch(path.name):
+        return _unknown(path, folder)
+    name = path.name.lstrip(".")
+    if name in in_use:
+        return _item(path, "copy from a bucket", name[:12], needed=True, reason="a command at work needs it")
+    if path.name != name:
+        return _aged(path, "unfinished", name[:12], 1, "left by a process that died")
+    return _shared(path, "copy from a bucket", name[:12], days, running)
 
 
 def _cache_entry(path: Path, folder: Path, days: float, running: Sequence[str]) -> Item:
@@ -158,7 +180,7 @@ def _shared(path: Path, kind: str, name: str, days: float, running: Sequence[str
     """What any run of this work_dir may have open, on whatever machine."""
     if running:
         return _item(path, kind, name, needed=True, reason=f"run {running[0][:8]} RUNNING, perhaps with it")
-    return _aged(path, kind, name, days, "made again where it is missing")
+    return _aged(path, kind, name, days, "made or fetched again where it is missing")
 
 
 def _run_items(path: Path, folder: Path, days: float, state_of: Callable[[str], RunState | None]) -> Iterator[Item]:

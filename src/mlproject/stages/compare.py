@@ -3,7 +3,6 @@
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 from mlproject.data.cache import PreparedCache
 from mlproject.data.cases import find_cases
 from mlproject.data.dataset import digest_of, load_all
+from mlproject.data.fetching import fetch
 from mlproject.data.geometry import GRID_TOLERANCE_MM, largest_shift_mm
 from mlproject.data.preprocessing import PreparedCase
 from mlproject.data.splits import Split
@@ -57,7 +57,7 @@ def run(settings: EvaluateSettings) -> dict[str, Any]:
     a, b = _contestant(settings.model, settings, A), _contestant(settings.compare, settings, B)
     names, notes = _names_to_measure(a, b, settings)
     run_id = runs.given_run_id("")
-    name = f"compare two models on {settings.data.root_path.name}"
+    name = f"compare two models on {settings.data.name}"
     spools = settings.spool_path
     with runs.open_run(settings.tracking, name, "evaluate", run_id=run_id, spools=spools) as mlflow_run:
         mlflow_run.rename(name)
@@ -67,7 +67,7 @@ def run(settings: EvaluateSettings) -> dict[str, Any]:
         mlflow_run.tag(model=a.uri, compare=b.uri)
         mlflow_run.log_settings(settings_of_model(settings, a.segmenter.description))  # one run has room for A's alone
         measured = [a.cases[case] for case in names]
-        data = settings.data.root_path.name
+        data = settings.data.name
         mlflow_run.log_dataset(data, digest_of(measured), settings.data.root, Split((), (), tuple(names)))
         gathered = _measure(a, b, names)
         found = compare(gathered.tables)
@@ -145,8 +145,9 @@ def _contestant(uri: str, settings: EvaluateSettings, name: str) -> Contestant:
     described = segmenter.description
     data = replace(settings.data, channels=described.channels, missing=described.missing)
     cache = PreparedCache(settings.cache_path, described.preprocessing)
-    found = settings.tracking.case_naming.apply(find_cases(data), data)
-    cases = load_all(cache, found, watch=partial(track, f"reading and preparing cases for {name}"))
+    found = settings.tracking.case_naming.apply(find_cases(data, cache=settings.cache_path), data)
+    fetch(found, data.copies_gb, watch=track)
+    cases = load_all(cache, found, watch=lambda what, *results: track(f"{what} for {name}", *results))
     return Contestant(uri, segmenter, {case.name: case for case in cases}, notes)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mlproject.data.case import DataSettings
+from mlproject.data.fetching import fetch
 from mlproject.data.survey import Found, describe_cases, find
 from mlproject.errors import CasesFailedError, DataError, SettingsError
 from mlproject.stages.commands import plain_command
@@ -31,9 +32,12 @@ def run(settings: DescribeSettings) -> dict[str, Any]:
         raise SettingsError(f"output={settings.output} exists already: give another name, or take it away")
     given = settings.data
     chosen = {name: value for name in ("layout", "channels") if (value := getattr(given, name)) is not None}
-    data = DataSettings(root=given.root, lesion_labels=given.lesion_labels, label_name=given.label_name)
+    data = DataSettings(
+        root=given.root, copies_gb=given.copies_gb, lesion_labels=given.lesion_labels, label_name=given.label_name
+    )
     heading("describe: what a data set holds")
-    found = find(replace(data, **chosen), "layout" in chosen, "channels" in chosen)
+    found = find(replace(data, **chosen), "layout" in chosen, "channels" in chosen, settings.cache_path)
+    fetch(found.cases, given.copies_gb, watch=track)
     cases = list(track("reading cases", describe_cases(found.cases, settings.processes), len(found.cases)))
     summary = summarise(found, cases)
     show(summary)
@@ -61,7 +65,7 @@ def _output(settings: DescribeSettings, found: Found) -> Path:
     """The file to write: the one given, else one named after the data set that does not exist."""
     if settings.output:
         return Path(settings.output).expanduser().absolute()
-    name = found.data.root_path.name.removesuffix(".csv") or "data"
+    name = found.data.name.removesuffix(".csv") or "data"
     candidates = (Path.cwd() / f"{name}{number}.yaml" for number in ("", *(f"-{n}" for n in range(2, 1000))))
     return next(path for path in candidates if not path.exists())
 

@@ -28,7 +28,7 @@ def summarise(found: Found, cases: Sequence[CaseFacts]) -> Row:
     read = [case for case in cases if case.channels is not None]
     labelled = [case for case in read if case.lesions_ml is not None]
     return {
-        "root": str(found.data.root_path),
+        "root": found.data.where,
         "layout": found.data.layout,
         "layouts_that_fit": list(found.layouts),
         "channels_used": list(found.data.channels),

@@ -4,7 +4,6 @@ import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import pandas as pd
 from mlproject.data.cache import PreparedCache
 from mlproject.data.cases import find_cases
 from mlproject.data.dataset import digest_of, load_all
+from mlproject.data.fetching import fetch
 from mlproject.data.preprocessing import PreparedCase
 from mlproject.data.splits import Split
 from mlproject.errors import DataError
@@ -85,7 +85,7 @@ def run(settings: EvaluateSettings) -> dict[str, Any]:
         if not registry.has_present_code(model):
             notes.append("Measured with the present code, not with that logged with the model, which the server runs.")
         run_id = runs.given_run_id("")
-        name = f"evaluate {settings.data.root_path.name}"
+        name = f"evaluate {settings.data.name}"
         spools = settings.spool_path
         with runs.open_run(settings.tracking, name, "evaluate", run_id=run_id, spools=spools) as mlflow_run:
             mlflow_run.rename(name)
@@ -94,7 +94,7 @@ def run(settings: EvaluateSettings) -> dict[str, Any]:
                 console.print(f"note:     {note}")
             mlflow_run.tag(model=settings.model)
             mlflow_run.log_settings(settings_of_model(settings, segmenter.description))
-            facts = {"model": settings.model, "data": settings.data.root_path.name}
+            facts = {"model": settings.model, "data": settings.data.name}
             split = Split((), (), tuple(case.name for case in cases))
             mlflow_run.log_dataset(facts["data"], digest_of(cases), settings.data.root, split)
             mlflow_run.measures(registry.logged_uri(model), facts["data"], digest_of(cases))
@@ -111,22 +111,19 @@ def _cases_to_measure(settings: EvaluateSettings, segmenter: Segmenter) -> tuple
     described = segmenter.description
     data = replace(settings.data, channels=described.channels, missing=described.missing)
     cache = PreparedCache(settings.cache_path, segmenter.description.preprocessing)
-    cases = load_all(
-        cache,
-        settings.tracking.case_naming.apply(find_cases(data), data),
-        watch=partial(track, "reading and preparing cases"),
-    )
-    if settings.cases == "all":
-        return cases, []
-    seen = set(segmenter.description.seen)
-    unseen = [case for case in cases if not digests_of([case]) & seen]
+    found = settings.tracking.case_naming.apply(find_cases(data, cache=settings.cache_path), data)
+    seen = set[str]() if settings.cases == "all" else set(segmenter.description.seen)
+    # Those of a bucket that it was trained on, from there: known without being fetched.
+    cases = [case for case in found if not case.states_of_images & seen]
+    fetch(cases, data.copies_gb, watch=track)
+    unseen = [case for case in load_all(cache, cases, watch=track) if not digests_of([case]) & seen]
     if not unseen:
         raise DataError(
-            f"the model was trained or tuned on all {len(cases)} cases of {data.root}: give other data, or set "
+            f"the model was trained or tuned on all {len(found)} cases of {data.root}: give other data, or set "
             "cases=all for a result that says nothing about new patients"
         )
-    left_out = len(cases) - len(unseen)
-    notes = [f"{left_out} of {len(cases)} cases left out: the model was trained or tuned on them."] if left_out else []
+    left_out = len(found) - len(unseen)
+    notes = [f"{left_out} of {len(found)} cases left out: the model was trained or tuned on them."] if left_out else []
     return unseen, notes
 
 

@@ -1,7 +1,5 @@
 """What a stage prints before it begins: what will be done, on what, and where it is logged."""
 
-from functools import partial
-
 import torch
 
 from mlproject.data.dataset import DataSet, open_dataset
@@ -63,9 +61,8 @@ def show_run(run: Run) -> None:
 
 def opened(settings: Experiment) -> DataSet:
     """The data set of an experiment, with a display while its cases are read and prepared; prints what it holds."""
-    reading = partial(track, "reading and preparing cases")
     naming = settings.tracking.case_naming
-    dataset = open_dataset(settings.data, settings.preprocessing, settings.cache_path, naming, reading)
+    dataset = open_dataset(settings.data, settings.preprocessing, settings.cache_path, naming, track)
     split = dataset.split
     fold = f", in fold {settings.data.fold} of {settings.data.folds}" if settings.data.folds else ""
     facts(

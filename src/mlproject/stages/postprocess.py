@@ -77,7 +77,7 @@ def settings_of(training_run: str, settings: Experiment) -> Experiment:
         tree = yaml.safe_load(file.read_text())
     trained = config.from_tree(Experiment, tree, f"config.yaml of run {training_run}")
     data = replace(trained.data, root=settings.data.root or trained.data.root)
-    data = replace(data, split_file=settings.data.split_file or data.split_file)
+    data = replace(data, split_file=settings.data.split_file or data.split_file, copies_gb=settings.data.copies_gb)
     return replace(
         trained,
         work_dir=settings.work_dir,
@@ -112,7 +112,7 @@ def postprocess(settings: Experiment, dataset: DataSet, segmenter: Segmenter, ml
 def log_tuned(tuned: Segmenter, dice: float, settings: Experiment, dataset: DataSet, mlflow_run: Run) -> None:
     """Log a tuned model, and with it the validation Dice that it was chosen by and its postprocessing."""
     metrics = {"validation/tuned_dice": dice, **postprocessing_metrics(tuned.description)}
-    mlflow_run.log_model(tuned, settings.data.root_path.name, dataset.digest, metrics)
+    mlflow_run.log_model(tuned, settings.data.name, dataset.digest, metrics)
 
 
 def postprocessing_metrics(description: ModelDescription) -> dict[str, float]:

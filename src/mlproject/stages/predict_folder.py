@@ -13,13 +13,14 @@ from typing import Any
 from mlproject import interrupts
 from mlproject.data.case import LONGEST_NAME, Case, DataSettings, Fault, FaultsError, is_plain
 from mlproject.data.cases import find_cases
-from mlproject.data.storage import S3Folder, folder_of, is_s3, split
+from mlproject.data.fetching import fetch
+from mlproject.data.storage import folder_of, is_s3
 from mlproject.errors import CasesFailedError, DataError, SettingsError
 from mlproject.stages.console import console, facts, heading
 from mlproject.stages.prediction_files import checked, params_of, refuse_input_as_output
 from mlproject.stages.prediction_rows import Job, digest_of
 from mlproject.stages.prediction_table import FILE, PredictionTable
-from mlproject.stages.progress import display
+from mlproject.stages.progress import display, track
 from mlproject.stages.settings import PredictSettings
 from mlproject.tracking.answers import Answer, Model
 from mlproject.tracking.model_server import ServerGoneError
@@ -58,7 +59,7 @@ def segment(settings: PredictSettings, model: Model, scratch: Path) -> dict[str,
     """
     folder = folder_of(settings.output)
     _refuse_output_among_the_cases(settings)
-    cases, faults = _find(settings, model.channels, scratch)
+    cases, faults = _find(settings, model.channels)
     jobs, bad_names = _jobs(cases, settings, model)
     names = [name for job in jobs for name in job.names.values()]
     refuse_input_as_output(cases, map(folder.locate, names))
@@ -139,30 +140,26 @@ def _segment_all(
                 return
 
 
-def _find(settings: PredictSettings, channels: tuple[str, ...], scratch: Path) -> tuple[list[Case], dict[str, str]]:
-    """The cases, and by name what is wrong with those that cannot be found whole. The model says what it needs."""
-    root = settings.data.root
-    copy = scratch / "cases"
-    if is_s3(root):
-        copy.mkdir()
-        folder, name = split(root) if settings.data.layout == "table" else (folder_of(root), "")
-        assert isinstance(folder, S3Folder)
-        folder.download(copy)
-        root = str(copy / name)
-    where = DataSettings(layout=settings.data.layout, root=root, channels=channels, missing="zero")
+def _find(settings: PredictSettings, channels: tuple[str, ...]) -> tuple[list[Case], dict[str, str]]:
+    """The cases, fetched, and by name what is wrong with those not found whole. The model says what it needs."""
+    scans = settings.data
+    where = DataSettings(scans.layout, scans.root, channels, missing="zero")
+    cases, faults = _found(where, settings.cache_path)
+    fetch(cases, scans.copies_gb, labelled=False, watch=track)
+    return cases, faults
+
+
+def _found(where: DataSettings, cache: Path) -> tuple[list[Case], dict[str, str]]:
     try:
-        return find_cases(where, labelled=False), {}
+        return find_cases(where, labelled=False, cache=cache), {}
     except FaultsError as error:
         if not error.sound:
             raise
         faults: dict[str, str] = {}
         for fault in error.faults:
             name, what = (fault.case, fault.text) if isinstance(fault, Fault) else fault.split(": ", 1)
-            what = what.replace(str(copy), settings.data.root)
             faults[name] = f"{faults[name]}; {what}" if name in faults else what
         return sorted(error.sound, key=lambda case: case.name), faults
-    except DataError as error:
-        raise DataError(str(error).replace(str(copy), settings.data.root)) from error
 
 
 def _jobs(cases: Sequence[Case], settings: PredictSettings, model: Model) -> tuple[list[Job], dict[str, str]]:

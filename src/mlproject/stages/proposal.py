@@ -111,7 +111,7 @@ def propose(found: Found, cases: Sequence[CaseFacts], gpu_memory_gb: float | Non
         choices=(*choices, *spacing_choices, *training_choices),
         warnings=(*_warnings(found, cases, good), *too_large),
         title=(
-            f"Proposed by `describe` for {found.data.root_path}: {len(good)} of {len(cases)} cases can be used. "
+            f"Proposed by `describe` for {found.data.where}: {len(good)} of {len(cases)} cases can be used. "
             "What is not here stays at its default; `python src/run.py main --help` lists all settings."
         ),
     )
@@ -127,7 +127,7 @@ def _data_choices(found: Found, good: Sequence[CaseFacts]) -> list[Setting]:
     left_out = f"; also found, in so many cases: {', '.join(unused)}" if unused else ""
     choices = [
         Setting("data.layout", data.layout, f"how the files are named{fits}"),
-        Setting("data.root", str(data.root_path), "where the data set lies"),
+        Setting("data.root", data.where, "where the data set lies"),
         Setting(
             "data.channels",
             list(data.channels),

@@ -65,10 +65,10 @@ def measured(model: TrainedModel, parent: Run) -> Results:
     heading("Test")
     dataset = model.dataset
     with child_run(model.settings, parent, "evaluate") as child:
-        data = f"{model.settings.data.root_path.name}, digest {dataset.digest}"
+        data = f"{model.settings.data.name}, digest {dataset.digest}"
         facts = {"model": model.uri, "data": data, **model.origin}
         begin(model.settings, dataset, child)
-        child.measures(model.uri, model.settings.data.root_path.name, dataset.digest)
+        child.measures(model.uri, model.settings.data.name, dataset.digest)
         test = dataset.load(dataset.split.test)
         results = evaluate(model.segmenter, test, child, model.settings, facts, _notes_on(dataset))
         result = result_in_words(results.summaries, results.chosen)
@@ -149,7 +149,7 @@ def _card(registered: str, model: TrainedModel, parent: Run, results: Results) -
             description=model.segmenter.description,
             run_id=parent.id,
             origin=model.origin,
-            data=settings.data.root_path.name,
+            data=settings.data.name,
             digest=dataset.digest,
             cases={"train": len(split.train), "validation": len(split.validation), "test": len(split.test)},
             training=f"{budget(settings.training)}, on {device(settings.training)}",

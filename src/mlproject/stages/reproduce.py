@@ -98,7 +98,7 @@ def _write(settings: ReproduceSettings, laboratory: Laboratory, findings: Sequen
     data, split = settings.data, laboratory.dataset.split
     cases = f"{len(split.train)} cases to train, {len(split.validation)} to validate, {len(split.test)} to test"
     study = [
-        ("data", f"{markdown.escape(data.root_path.name)}: {cases}; digest {markdown.code(laboratory.dataset.digest)}"),
+        ("data", f"{markdown.escape(data.name)}: {cases}; digest {markdown.code(laboratory.dataset.digest)}"),
         ("channels", markdown.escape(", ".join(data.channels))),
         ("device", markdown.escape(device(settings.training))),
         ("seeds", ", ".join(map(str, settings.reproduce.seeds))),

@@ -37,7 +37,7 @@ def conclude(settings: SearchSettings, dataset: DataSet, study: optuna.Study, pa
     facts = {
         "study": settings.search.study,
         "MLflow run": parent.id,
-        "data": f"{settings.data.root_path.name}, digest {dataset.digest}",
+        "data": f"{settings.data.name}, digest {dataset.digest}",
         "objective": "mean Dice of the validation cases, after threshold, smallest lesion and CRF",
     }
     folder = settings.run_path(parent.id) / "search"

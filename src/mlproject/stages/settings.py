@@ -21,11 +21,37 @@ SPOOL = "spool"
 
 
 @dataclass(frozen=True)
-class Experiment:
+class InWorkDir:
+    """What works in work_dir.
+
+    Attributes:
+        work_dir: folder for what outlives a process: prepared cases, copies from buckets, checkpoints, demo data, and
+            what waits for the MLflow server.
+    """
+
+    work_dir: str = "~/.stroke-lesion"
+
+    @property
+    def work_path(self) -> Path:
+        """`work_dir`, absolute."""
+        return Path(self.work_dir).expanduser().absolute()
+
+    @property
+    def cache_path(self) -> Path:
+        """Where prepared cases are kept, and copies of a bucket's objects."""
+        return self.work_path / "cache"
+
+    @property
+    def spool_path(self) -> Path:
+        """Where what runs have logged waits for the server."""
+        return self.work_path / SPOOL
+
+
+@dataclass(frozen=True)
+class Experiment(InWorkDir):
     """One experiment: data, model, training, postprocessing and tracking. One YAML in conf/ holds these.
 
     Attributes:
-        work_dir: folder for what outlives a process: prepared cases, checkpoints, demo data.
         data: where the cases are and how they are split.
         preprocessing: grid and intensities.
         patches: what the network is trained on.
@@ -38,7 +64,6 @@ class Experiment:
         tracking: names on the MLflow server.
     """
 
-    work_dir: str = "~/.stroke-lesion"
     data: DataSettings = field(default_factory=DataSettings)
     preprocessing: PreprocessingSettings = field(default_factory=PreprocessingSettings)
     patches: PatchSettings = field(default_factory=PatchSettings)
@@ -50,21 +75,6 @@ class Experiment:
     crf: CrfChoiceSettings = field(default_factory=CrfChoiceSettings)
     tracking: TrackingSettings = field(default_factory=TrackingSettings)
 
-    @property
-    def work_path(self) -> Path:
-        """`work_dir`, absolute."""
-        return Path(self.work_dir).expanduser().absolute()
-
-    @property
-    def cache_path(self) -> Path:
-        """Where prepared cases are kept."""
-        return self.work_path / "cache"
-
-    @property
-    def spool_path(self) -> Path:
-        """Where what runs have logged waits for the server."""
-        return self.work_path / SPOOL
-
     def run_path(self, run_id: str) -> Path:
         """Where a run's checkpoints are kept."""
         return self.work_path / "runs" / run_id
@@ -75,7 +85,7 @@ class Experiment:
         if data.layout == "demo" and not data.root:
             data = replace(data, root=str(self.work_path / "demo"))
         if data.root:
-            data = replace(data, root=str(data.root_path))
+            data = replace(data, root=data.where)
         if data.split_file is not None:
             data = replace(data, split_file=str(Path(data.split_file).expanduser().absolute()))
         tracking = self.tracking
@@ -93,12 +103,13 @@ class DescribedData:
     """Where the data set is, and what is known of it.
 
     Attributes:
-        root: folder of the data set, or the CSV file of the layout table.
+        root: folder of the data set, or the CSV file of the layout table, here or as s3://BUCKET/PREFIX.
         layout: how the files are named; null guesses from the files.
         channels: images of each case, the reference first; null takes those that most cases have, first the one on
             whose grid the labels lie.
         lesion_labels: values of the label that are lesion; null takes all but 0.
         label_name: what the label's file is called, where several could be it (layouts bids, atlas and folders).
+        copies_gb: of a data set in a bucket: how many GB (10^9 bytes) the copies of objects may take in work_dir.
     """
 
     root: str = ""
@@ -106,10 +117,11 @@ class DescribedData:
     channels: tuple[str, ...] | None = None
     lesion_labels: tuple[int, ...] | None = None
     label_name: str | None = None
+    copies_gb: float = DataSettings.copies_gb
 
 
 @dataclass(frozen=True)
-class DescribeSettings:
+class DescribeSettings(InWorkDir):
     """Show what a data set holds before training, and write a configuration that fits it.
 
     Attributes:
@@ -195,7 +207,8 @@ class PostprocessSettings(Experiment):
     """
 
     TAKES: ClassVar = (
-        "run", "work_dir", "data.root", "data.split_file", "prediction.device", "crf_search.", "crf.", "tracking.",
+        "run", "work_dir", "data.root", "data.copies_gb", "data.split_file", "prediction.device", "crf_search.", "crf.",
+        "tracking.",
     )  # fmt: skip
     FIXED_BY: ClassVar = "the training run"
 
@@ -217,9 +230,9 @@ class EvaluateSettings(Experiment):
     """
 
     TAKES: ClassVar = (
-        "model", "compare", "cases", "work_dir", "data.layout", "data.root", "data.lesion_labels", "data.label_name",
-        "data.demo_cases", "prediction.device", "tracking.experiment", "tracking.case_names", "tracking.case_table",
-        "tracking.system_metrics", "tracking.wait_s",
+        "model", "compare", "cases", "work_dir", "data.layout", "data.root", "data.copies_gb", "data.lesion_labels",
+        "data.label_name", "data.demo_cases", "prediction.device", "tracking.experiment", "tracking.case_names",
+        "tracking.case_table", "tracking.system_metrics", "tracking.wait_s",
     )  # fmt: skip
     FIXED_BY: ClassVar = "the model"
 
@@ -239,24 +252,24 @@ class ScanSettings:
     Attributes:
         layout: how the files are named; docs/data.md shows the tree of each layout.
         root: folder of the cases (the CSV file of the layout table), here or as s3://BUCKET/PREFIX.
+        copies_gb: of a data set in a bucket: how many GB (10^9 bytes) the copies of objects may take in work_dir.
     """
 
     layout: LayoutName = "isles2022"
     root: str = ""
+    copies_gb: float = DataSettings.copies_gb
 
 
 @dataclass(frozen=True)
-class CleanSettings:
+class CleanSettings(InWorkDir):
     """Show what work_dir holds and which of it no run needs any more; remove that where `remove` says so.
 
     Attributes:
-        work_dir: folder for what outlives a process: prepared cases, checkpoints, demo data.
         remove: remove what no run needs any more, and print each path; false only shows it.
-        older_than_days: days for which prepared cases, probabilities, reports and demo data, which are made again or
-            fetched from MLflow where they are missing, must not have been used.
+        older_than_days: days for which prepared cases, copies from buckets, probabilities, reports and demo data, which
+            are made or fetched again where they are missing, must not have been used.
     """
 
-    work_dir: str = "~/.stroke-lesion"
     remove: bool = False
     older_than_days: float = 30.0
 
@@ -264,30 +277,14 @@ class CleanSettings:
         if not self.older_than_days >= 0:
             raise SettingsError(f"older_than_days={self.older_than_days}: give a number of days, 0 or more")
 
-    @property
-    def work_path(self) -> Path:
-        """`work_dir`, absolute."""
-        return Path(self.work_dir).expanduser().absolute()
+
+@dataclass(frozen=True)
+class SyncSettings(InWorkDir):
+    """Deliver what runs have logged while the MLflow server was gone; what it refused once is tried again."""
 
 
 @dataclass(frozen=True)
-class SyncSettings:
-    """Deliver what runs have logged while the MLflow server was gone; what it refused once is tried again.
-
-    Attributes:
-        work_dir: folder for what outlives a process: prepared cases, checkpoints, and what waits.
-    """
-
-    work_dir: str = "~/.stroke-lesion"
-
-    @property
-    def spool_path(self) -> Path:
-        """Where what runs have logged waits for the server."""
-        return Path(self.work_dir).expanduser().absolute() / SPOOL
-
-
-@dataclass(frozen=True)
-class PredictSettings:
+class PredictSettings(InWorkDir):
     """Segment one case (`images`) or all cases of a folder (`data.root`) with a model, here or on a server.
 
     Attributes:

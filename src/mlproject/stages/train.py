@@ -38,6 +38,7 @@ from mlproject.training.progress import Epoch
 MAY_CHANGE = (
     "work_dir",
     "data.root",  # another machine's path; the data's digest is compared instead
+    "data.copies_gb",
     "data.split_file",
     "training.resume",
     "training.devices",
@@ -157,7 +158,7 @@ def train(settings: Experiment, dataset: DataSet, mlflow_run: Run, again: str) -
     best = checkpoint.read(folder / BEST)
     metrics = {"validation/best_dice": best["validation_dice"]}
     mlflow_run.log_model(
-        segmenter, settings.data.root_path.name, dataset.digest, metrics, best["step"], key=f"step {best['step']}"
+        segmenter, settings.data.name, dataset.digest, metrics, best["step"], key=f"step {best['step']}"
     )
     result = f"Best validation Dice {best['validation_dice']:.4f} at step {best['step']} (threshold 0.5, no CRF)."
     annotate(mlflow_run, "train", settings, dataset, again, result)
@@ -167,8 +168,7 @@ def train(settings: Experiment, dataset: DataSet, mlflow_run: Run, again: str) -
 def begin(settings: Experiment, dataset: DataSet, mlflow_run: Run) -> None:
     """Log what is known before the first step: the settings, the data set and its split."""
     mlflow_run.log_settings(replace(settings, training=replace(settings.training, resume="")))
-    root = settings.data.root
-    mlflow_run.log_dataset(Path(root).name, dataset.digest, root, dataset.split)
+    mlflow_run.log_dataset(settings.data.name, dataset.digest, settings.data.root, dataset.split)
 
 
 def log_curves(mlflow_run: Run) -> None:
@@ -192,7 +192,8 @@ def best_model(settings: Experiment, dataset: DataSet, run_id: str) -> Segmenter
     best = checkpoint.read(settings.run_path(run_id) / BEST)
     network = build_network(settings.network, len(settings.data.channels), settings.patches.size)
     load_weights(network, best["weights"], settings.run_path(run_id) / BEST)
-    seen = digests_of(dataset.load([*dataset.split.train, *dataset.split.validation]))
+    names = [*dataset.split.train, *dataset.split.validation]
+    seen = digests_of(dataset.load(names)).union(*(dataset.cases[name].states_of_images for name in names))
     description = ModelDescription(
         channels=settings.data.channels,
         preprocessing=settings.preprocessing,

@@ -147,7 +147,7 @@ def _files_of_cases(root: Path, channels: Sequence[str], label_name: str | None)
     in_folders = {name: files for name, files in in_folders.items() if files}
     if in_folders:
         if loose:
-            logger.warning("%s: %d image files beside the cases' folders are not read", root, len(loose))
+            logger.warning("%d image files beside the cases' folders are not read", len(loose))
         return in_folders
     cases: dict[str, list[Path]] = {}
     for file in loose:

@@ -71,7 +71,7 @@ def find(settings: DataSettings, labelled: bool) -> list[Case]:
         unlabelled = f" ({len(passed_over)} test cases have no label)" if passed_over else ""
         raise NoCasesError(f"{root}: no case found{unlabelled}. {EXPECTED}")
     if passed_over:
-        logger.info("%s: %d test cases without a label are passed over", root, len(passed_over))
+        logger.info("%d test cases without a label are passed over", len(passed_over))
     return cases
 
 

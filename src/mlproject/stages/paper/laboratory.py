@@ -28,6 +28,7 @@ TRAINING_TAG = "training"
 INDIFFERENT = (
     "work_dir",
     "data.root",
+    "data.copies_gb",
     "data.split_file",
     "tracking.",
     "crf",
@@ -101,7 +102,7 @@ class Laboratory:
                 metrics = {"validation/best_dice": best}
                 if keep_model:
                     segmenter = train.best_model(experiment, self.dataset, run.id)
-                    run.log_model(segmenter, experiment.data.root_path.name, self.dataset.digest, metrics)
+                    run.log_model(segmenter, experiment.data.name, self.dataset.digest, metrics)
                 else:
                     run.log_metrics(metrics)
             finally:  # nobody goes on with it

@@ -21,6 +21,9 @@ SECRETS = [
     "s3://AKIAMARKMARKMARKMARK:x@bucket/data",
     "AKIAMARKMARKMARKMARK",
     "ghp_MARKMARKMARKMARKMARKMARKMARKMARKMARK",
+    "client_secret=MARK",
+    "aws_secret_access_key=MARK/MARK",
+    "hf_MARKMARKMARKMARKMARKMARKMARKMARK",
     "git clone https://x-access-token:ghs_MARKMARKMARKMARKMARKMARK@github.com/a/b",
 ]
 HARMLESS = [
@@ -71,6 +74,20 @@ def test_what_is_no_secret_is_left_alone(value: str) -> None:
 def test_messages_are_without(value: str) -> None:
     shown = credentials.without(f"request to {value} failed, again: '{value}'")
     assert "MARK" not in shown and "MA/RK" not in shown and "RK@" not in shown and shown.startswith("request to ")
+
+
+def test_the_password_may_be_the_word_password() -> None:
+    with pytest.raises(SettingsError, match="holds a user or password"):
+        credentials.refuse("search.storage", "postgresql://mlflow:password@host/database")
+
+
+def test_a_secret_of_the_environment_is_refused_in_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "a bird/in hand")
+    for value in ("my a bird/in hand", "https://host/?a=a%20bird%2Fin%20hand"):
+        with pytest.raises(SettingsError, match="that of MLFLOW_TRACKING_PASSWORD") as raised:
+            credentials.refuse("tracking.experiment", value)
+        assert "bird" not in str(raised.value)
+        assert "bird" not in credentials.without(value)
 
 
 @pytest.mark.parametrize("variable", credentials.VARIABLES)

@@ -9,7 +9,7 @@ import resource
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from importlib import import_module
 from io import StringIO
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mlproject import config, credentials, interrupts, usage
-from mlproject.errors import CasesFailedError, SettingsError, UserError
+from mlproject.errors import CasesFailedError, SettingsError, TrackingError, UserError
 from mlproject.stages.console import complain, configure_logging, console, nothing_printed
 from mlproject.training.launcher import placed
 
@@ -97,19 +97,30 @@ def _outcome(stage: str, arguments: Sequence[str], options: Options) -> tuple[in
             interrupts.stop_with(launcher)
         interrupts.install()
         result = _run(stage, arguments, options)
+        _mend_source()
         return 0, {"status": "finished", **(result or {})}
     except Exception as error:
         if options.debug:
             print(credentials.without(traceback.format_exc()), end="", file=sys.stderr)
-        if isinstance(error, SettingsError) and "MLFLOW_RUN_ID" in os.environ:  # else the stage's `connect` has done it
-            with suppress(Exception):  # what is wrong with the settings matters more
-                import_module("mlproject.tracking.source").mend_source()
+        if not isinstance(error, TrackingError):  # of a server that is away
+            _mend_source()
         text, code = _in_words(error)
         text = credentials.without(text)
         status = "stopped" if interrupts.is_stop(error) else "failed"
         result = error.result if isinstance(error, CasesFailedError) else {}
     complain("error", text)  # here: the exception is gone, and with it the bar of the step that it left
     return interrupts.exit_code(code), {"status": status, "error": text, **result}
+
+
+def _mend_source() -> None:
+    """Take a token out of the run that `mlflow run` has opened, where no stage has gone on in it."""
+    if "MLFLOW_RUN_ID" not in os.environ:
+        return
+    try:
+        import_module("mlproject.tracking.source").mend_source()
+    except Exception as error:  # how the stage has ended matters more
+        reason = credentials.without(str(error).partition("\n")[0])
+        complain("warning", f"a token in the address that `mlflow run` was given may stand in its run ({reason})")
 
 
 def _run(stage: str, arguments: Sequence[str], options: Options) -> Mapping[str, Any] | None:

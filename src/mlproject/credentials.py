@@ -5,8 +5,8 @@ They come from the environment, ~/.aws, ~/.netrc or ~/.pgpass alone: MLflow stor
 
 import os
 import re
-from collections.abc import MutableMapping
-from urllib.parse import unquote, urlsplit
+from collections.abc import Iterator, MutableMapping
+from urllib.parse import quote, unquote, urlsplit
 
 from mlproject.errors import SettingsError, TrackingError
 
@@ -25,15 +25,16 @@ SHORTEST = 8
 _HTTP_USER = re.compile(r"\b(https?|git|ftp)://[^\s/?#'\"]*@", re.IGNORECASE)
 # A port is no password, and our own examples have PASSWORD there.
 _URL_PASSWORD = re.compile(
-    r"\b([a-z][a-z0-9+.-]*://[^\s/?#@:'\"]*):(?!PASSWORD@)(?!\d+(?:[/?#]|$))[^\s@'\"]*(?:@[^\s@'\"/]*)*@", re.IGNORECASE
+    r"\b([a-z][a-z0-9+.-]*://[^\s/?#@:'\"]*):(?!(?-i:PASSWORD)@)(?!\d+(?:[/?#]|$))[^\s@]*(?:@[^\s@'\"/]*)*@",
+    re.IGNORECASE,
 )
 _QUERY = re.compile(
     r"\b(x-amz-(?:signature|credential|security-token)|signature|sig|(?:access_|auth_|private_)?token|password|passwd"
-    r"|api_?key|secret)=[^\s&'\"]+",
+    r"|api_?key|(?:\w+_)?secret(?:_access)?(?:_key)?)=[^\s&'\"]+",
     re.IGNORECASE,
 )
 _AWS_KEY = re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b")
-_FORGE_TOKEN = re.compile(r"\b(?:gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|glpat-[\w-]{20,})")
+_FORGE_TOKEN = re.compile(r"\b(?:gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|glpat-[\w-]{20,}|hf_[A-Za-z0-9]{30,})")
 _HEADER = re.compile(r"(authorization['\"]?[:=] ?(?:b?['\"])?(?:basic|bearer) )[^\s'\",]+", re.IGNORECASE)
 _KINDS = {
     "a user or password in a URL": (_HTTP_USER, _URL_PASSWORD),
@@ -45,26 +46,33 @@ _KINDS = {
 
 def refuse(name: str, value: str) -> None:
     """Raise SettingsError where the value of the setting `name` holds a secret; the message does not repeat it."""
-    for kind, patterns in _KINDS.items():
-        if any(pattern.search(value) for pattern in patterns):
-            raise SettingsError(
-                f"{name} holds {kind}, and MLflow or the shell may have stored and printed it already: change it on "
-                "its server now, leave it out of the settings, and give the new one in the environment, ~/.aws, "
-                "~/.netrc or ~/.pgpass (`python src/run.py --help` lists the variables)"
-            )
+    kinds = [kind for kind, patterns in _KINDS.items() if any(pattern.search(value) for pattern in patterns)]
+    kinds += [f"a secret, that of {variable}" for variable, secret in _of_environment() if secret in value]
+    if kinds:
+        raise SettingsError(
+            f"{name} holds {kinds[0]}, and MLflow or the shell may have stored and printed it already: change it on "
+            "its server now, leave it out of the settings, and give the new one in the environment, ~/.aws, "
+            "~/.netrc or ~/.pgpass (`python src/run.py --help` lists the variables)"
+        )
 
 
 def without(text: str) -> str:
     """A text without the secrets that stand in it, known by their form or from the environment."""
-    for name in VARIABLES:
-        secret = os.environ.get(name, "")
-        if len(secret) >= SHORTEST:
-            text = text.replace(secret, "***")
+    for _, secret in _of_environment():
+        text = text.replace(secret, "***")
     text = _HTTP_USER.sub(r"\1://", text)
     text = _URL_PASSWORD.sub(r"\1@", text)
     text = _QUERY.sub(r"\1=***", text)
     text = _HEADER.sub(r"\1***", text)
     return _FORGE_TOKEN.sub("***", _AWS_KEY.sub("***", text))
+
+
+def _of_environment() -> Iterator[tuple[str, str]]:
+    """The variables that hold a secret, each with it, as it is and as a URL has it."""
+    for name in VARIABLES:
+        secret = os.environ.get(name, "")
+        if len(secret) >= SHORTEST:
+            yield from ((name, form) for form in dict.fromkeys((secret, quote(secret, safe=""))))
 
 
 def take_out_of_tracking_uri(environment: MutableMapping[str, str]) -> None:

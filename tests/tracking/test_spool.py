@@ -254,3 +254,30 @@ def test_a_full_disk_is_said_and_what_was_there_stays(tmp_path: Path, monkeypatc
     spool.put("third", {})
     assert kinds(spool) == ["first", "third"]
     assert json.loads((tmp_path / "run" / "origin.json").read_text()) == {"server": ""}
+
+
+def test_what_cannot_be_set_aside_on_a_full_disk_waits_where_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = Spool(tmp_path / "run", "server")
+    spool.put("refused", {})
+
+    def full(self: Path, *_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    def refuse(_: Entry) -> None:
+        raise MlflowException.invalid_parameter_value("never")
+
+    with monkeypatch.context() as context:
+        context.setattr(Path, "mkdir", full)
+        assert "cannot be set aside (No space left on device)" in deliver_first(spool, refuse, 0)
+    spool.close()
+    assert waiting(tmp_path / "run") == 1
+
+
+def test_a_run_whose_spool_cannot_be_kept_is_closed(tracking: Path) -> None:
+    (tracking / "spool").write_text("a file")
+    with pytest.raises(TrackingError), runs.open_run(TrackingSettings(), "name", "train", spools=tracking / "spool"):
+        pass
+    (run,) = mlflow.search_runs(search_all_experiments=True, output_format="list")
+    assert run.info.status == "FAILED" and "cannot be kept" in run.data.tags["failure"]

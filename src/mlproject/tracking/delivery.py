@@ -127,7 +127,10 @@ def deliver_first(spool: Spool, deliver: Callable[[Entry], None], seconds: float
     except Exception as error:
         reason = in_a_line(error)
         if not _may_pass(error):
-            place, run = spool.set_aside(reason), spool.folder.name
+            try:
+                place, run = spool.set_aside(reason), spool.folder.name
+            except OSError as full:
+                return f"the server refuses an entry ({reason}), which cannot be set aside ({full.strerror})"
             logger.error("run %s: the server refuses an entry, which is kept in %s: %s", run, place, reason)
             return ""
         if "timed out" in str(error).lower():

@@ -113,7 +113,12 @@ def open_run(
         if not run_id:
             experiment = parent.experiment_id if parent else _experiment(settings)
             new = mlflow.MlflowClient().create_run(experiment, tags=resolve_tags(all_tags), run_name=name)
-        spool = Spool(spools / (run_id or new.info.run_id), public_uri()) if spools is not None else None
+        try:
+            spool = Spool(spools / (run_id or new.info.run_id), public_uri()) if spools is not None else None
+        except TrackingError as error:
+            if not run_id:
+                close(new.info.run_id, "FAILED", str(error))
+            raise
         opened = _again(run_id, all_tags) if run_id else new
         if parent is None:
             experiment_page.set_up(opened.info.experiment_id)

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import logging
 import os
 import re
 import shutil
@@ -16,6 +17,8 @@ from uuid import uuid4
 
 from mlproject.errors import TrackingError
 from mlproject.training.checkpoint import to_disk
+
+logger = logging.getLogger(__name__)
 
 NAME = re.compile(r"(\d{8})-(\w+)")
 ASIDE = "refused"
@@ -148,10 +151,11 @@ class Spool:
     def set_aside(self, reason: str) -> Path:
         """Move the first entry to where it stops nothing, and say why in it; returns where it is."""
         with self._changed:
-            name = self._names.popleft()
+            name = self._names[0]
             place = self.folder / ASIDE / name
-            place.parent.mkdir(exist_ok=True)
+            place.parent.mkdir(exist_ok=True)  # on a full disk it fails, and the entry waits where it is
             (self.folder / name).rename(place)
+            self._names.popleft()
             with suppress(OSError):
                 (place / REASON).write_text(f"{reason}\n")
             self._changed.notify_all()
@@ -180,7 +184,7 @@ class Spool:
 
     def close(self) -> None:
         """Let go of it; one that is empty is removed."""
-        if not self._names and not self.aside:
+        if not waiting(self.folder):
             shutil.rmtree(self.folder, ignore_errors=True)
         _open_here.discard(self.folder)
         self._lock_file.close()
@@ -251,9 +255,12 @@ def _locked(folder: Path) -> IO[bytes]:
                 return file
         except FileNotFoundError:
             pass
-        except OSError as error:
+        except (BlockingIOError, PermissionError) as error:
             file.close()
             raise BlockingIOError(*error.args) from error
+        except OSError as error:  # some network file systems lock no files
+            logger.warning("%s cannot be locked (%s): let no second command work in this run", folder, error.strerror)
+            return file
         file.close()
 
 

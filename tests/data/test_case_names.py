@@ -49,6 +49,7 @@ def test_public_challenges_keep_their_names(layout: str) -> None:
     data = replace(FOLDERS, layout=layout)  # type: ignore[arg-type]
     assert called(AUTO, "sub-strokecase0001", data=data) == ["sub-strokecase0001"]
     assert called(CaseNaming("pseudonym"), "sub-strokecase0001", data=data) == ["case-0001"]
+    assert called(AUTO, "sub-strokecase0001", data=data) == ["case-0001"]  # which was not said again
 
 
 @pytest.mark.parametrize("layout", ["table", "folders", "bids", "nnunet", "msd"])

@@ -41,8 +41,8 @@ class CaseNaming:
     """How the cases of a data set are called.
 
     Attributes:
-        names: auto gives pseudonyms unless the layout is that of a public challenge; plain leaves the names as they
-            are; pseudonym replaces them in every layout.
+        names: auto gives pseudonyms unless the layout is that of a public challenge, and there, too, where the table
+            is; plain leaves the names as they are; pseudonym replaces them in every layout.
         table: CSV file with the columns pseudonym and case; None is one beside the data.
     """
 
@@ -57,16 +57,18 @@ class CaseNaming:
                 pseudonym is, or has a name that is no line of text.
         """
         _refuse_odd_names(cases, data.root)
-        if not self.pseudonyms(data.layout):
+        if not self.pseudonyms(data):
             return list(cases)
         pseudonyms = _look_up(self.table_of(data), [case.name for case in cases])
         named = [replace(case, name=pseudonyms[_key(case.name)], own_name=case.name) for case in cases]
         _hide(named, data)
         return named
 
-    def pseudonyms(self, layout: LayoutName) -> bool:
-        """Whether the cases of a layout get pseudonyms."""
-        return self.names == "pseudonym" or (self.names == "auto" and layout not in PUBLIC)
+    def pseudonyms(self, data: DataSettings) -> bool:
+        """Whether the cases of a data set get pseudonyms; once they had, a later run need not say so again."""
+        if self.names != "auto":
+            return self.names == "pseudonym"
+        return data.layout not in PUBLIC or ("://" not in data.root and self.table_of(data).exists())
 
     def table_of(self, data: DataSettings) -> Path:
         """Where the pseudonyms of a data set are kept. Raises DataError where that must be said."""

@@ -97,13 +97,13 @@ def _outcome(stage: str, arguments: Sequence[str], options: Options) -> tuple[in
             interrupts.stop_with(launcher)
         interrupts.install()
         result = _run(stage, arguments, options)
-        _mend_source()
+        _leave_launchers_run(stopped=False)
         return 0, {"status": "finished", **(result or {})}
     except Exception as error:
         if options.debug:
             print(credentials.without(traceback.format_exc()), end="", file=sys.stderr)
         if not isinstance(error, TrackingError):  # of a server that is away
-            _mend_source()
+            _leave_launchers_run(interrupts.is_stop(error))
         text, code = _in_words(error)
         text = credentials.without(text)
         status = "stopped" if interrupts.is_stop(error) else "failed"
@@ -112,15 +112,17 @@ def _outcome(stage: str, arguments: Sequence[str], options: Options) -> tuple[in
     return interrupts.exit_code(code), {"status": status, "error": text, **result}
 
 
-def _mend_source() -> None:
-    """Take a token out of the run that `mlflow run` has opened, where no stage has gone on in it."""
+def _leave_launchers_run(stopped: bool) -> None:
+    """Leave the run that `mlflow run` has opened, where no stage has gone on in it, without a token and as stopped."""
     if "MLFLOW_RUN_ID" not in os.environ:
         return
     try:
         import_module("mlproject.tracking.source").mend_source()
+        if stopped:
+            import_module("mlproject.tracking.runs").close_unopened()
     except Exception as error:  # how the stage has ended matters more
         reason = credentials.without(str(error).partition("\n")[0])
-        complain("warning", f"a token in the address that `mlflow run` was given may stand in its run ({reason})")
+        complain("warning", f"the run of `mlflow run` is left as it was, a token in its source, too ({reason})")
 
 
 def _run(stage: str, arguments: Sequence[str], options: Options) -> Mapping[str, Any] | None:

@@ -78,9 +78,7 @@ def opened(settings: Experiment) -> DataSet:
 def names_in_words(settings: Experiment) -> str:
     """What the cases are called where they have pseudonyms; else ""."""
     naming = settings.tracking.case_naming
-    return (
-        f"by pseudonyms; {naming.table_of(settings.data)} says whose" if naming.pseudonyms(settings.data) else ""
-    )
+    return f"by pseudonyms; {naming.table_of(settings.data)} says whose" if naming.pseudonyms(settings.data) else ""
 
 
 def budget(training: TrainingSettings) -> str:

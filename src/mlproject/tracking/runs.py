@@ -160,11 +160,8 @@ def _close_after(run: Run, error: BaseException, wait_s: float) -> None:
     """Close a run that an exception ends: KILLED or FAILED, and without keeping whoever stops it waiting."""
     if interrupts.is_stop(error):
         undelivered = run.close("KILLED", interrupts.seconds_left(SECONDS_TO_STOP), in_all=True)
-        if interrupts.watched is not None and run.id == _opened_by_launcher:
-            command = [sys.executable, keep_killed.__file__, str(interrupts.watched.pid), run.id]
-            environment = {**os.environ, "MLFLOW_TRACKING_URI": mlflow.get_tracking_uri()}
-            nowhere = subprocess.DEVNULL
-            subprocess.Popen(command, env=environment, start_new_session=True, stdout=nowhere, stderr=nowhere)
+        if run.id == _opened_by_launcher:
+            _keep_killed(run.id)
     else:
         with suppress(TrackingError):  # the disk is full
             run.tag(failure=for_others(str(error))[:5000] or type(error).__name__)
@@ -172,6 +169,23 @@ def _close_after(run: Run, error: BaseException, wait_s: float) -> None:
         undelivered = run.close("FAILED", 0 if isinstance(error, UndeliveredError) else wait_s)
     if undelivered:
         logger.warning(undelivered)
+
+
+def close_unopened() -> None:
+    """Close the run that `mlflow run` has opened as KILLED: a signal came before a stage had gone on in it."""
+    if run_id := given_run_id(""):
+        close(run_id, "KILLED")
+        _keep_killed(run_id)
+
+
+def _keep_killed(run_id: str) -> None:
+    """See to it that `mlflow run`, where it still lives, does not make a killed run FAILED."""
+    if interrupts.watched is None:
+        return
+    command = [sys.executable, keep_killed.__file__, str(interrupts.watched.pid), run_id]
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": mlflow.get_tracking_uri()}
+    nowhere = subprocess.DEVNULL
+    subprocess.Popen(command, env=environment, start_new_session=True, stdout=nowhere, stderr=nowhere)
 
 
 def begin(settings: TrackingSettings, name: str, run_id: str = "") -> str:

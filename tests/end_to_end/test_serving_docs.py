@@ -81,4 +81,4 @@ def first_case(place: Path) -> str:
 
 
 def test_all_snippets_are_seen() -> None:
-    assert len(RUN) == 7 and len(SNIPPETS) == 9 and PAGE.count("\n```") == 2 * len(SNIPPETS)
+    assert len(RUN) == 7 and len(SNIPPETS) == 10 and PAGE.count("\n```") == 2 * len(SNIPPETS)

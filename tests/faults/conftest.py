@@ -113,11 +113,11 @@ class Place:
         return {
             "status": run.info.status,
             "curves": {
-                name: [(point.step, point.value) for point in client.get_metric_history(run_id, name)]
+                name: sorted((point.step, point.value) for point in client.get_metric_history(run_id, name))
                 for name in sorted(run.data.metrics)
                 if not name.startswith(DIFFERS)
             },
-            "paces": [point.step for point in client.get_metric_history(run_id, DIFFERS[0])],
+            "paces": sorted(point.step for point in client.get_metric_history(run_id, DIFFERS[0])),
             "parameters": set(run.data.params),
             "artifacts": _files(client, run_id),
             "tags": {name: run.data.tags.get(name) for name in ("checkpoint_step", "stage", "cases", "device")},

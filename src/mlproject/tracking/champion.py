@@ -74,8 +74,7 @@ def _is_first(name: str, version: int) -> bool:
     Two runs may end at the same time: an older version goes first, and has SECONDS_TO_CLAIM for it.
     """
     client = mlflow.MlflowClient()
-    older = [v for v in client.search_model_versions(f"name = '{name}'") if int(v.version) < version]
-    until = time.monotonic() + (SECONDS_TO_CLAIM if older else 0)
+    until = time.monotonic() + (SECONDS_TO_CLAIM if version > 1 else 0)
     while CHAMPION not in client.get_registered_model(name).aliases:
         if time.monotonic() >= until:
             client.set_registered_model_alias(name, CHAMPION, str(version))

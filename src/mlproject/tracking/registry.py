@@ -102,7 +102,8 @@ def upload(run_id: str, folder: Path, parameters: Mapping[str, str], key: str) -
     if model.status != LoggedModelStatus.READY:
         client.log_model_artifacts(model.model_id, str(folder))
         with tempfile.TemporaryDirectory() as other:
-            saved = Model.load(str(folder))
+            # Model.load takes a path for an address, in which # and % mean something else.
+            saved = Model.from_dict(yaml.safe_load((folder / MLMODEL_FILE_NAME).read_text()))
             saved.model_id = saved.model_uuid = model.model_id
             saved.run_id, saved.artifact_path = run_id, model.artifact_location
             saved.save(str(Path(other) / MLMODEL_FILE_NAME))

@@ -77,6 +77,7 @@ def test_every_claim_is_examined_and_written_down(
     assert trainings(first["run_id"]) == before
 
 
+@pytest.mark.long
 def test_losses_stopped_gone_on_with_and_repeated(
     command: list[str], tracking: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

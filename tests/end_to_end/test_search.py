@@ -128,6 +128,7 @@ def statuses(place: SearchPlace, stage: str) -> list[str]:
     return [run.info.status for run in place.runs(stage)]
 
 
+@pytest.mark.long
 def test_a_worker_killed_another_takes_over_is_stopped_and_a_third_goes_on(
     place: SearchPlace, postgres_url: str
 ) -> None:

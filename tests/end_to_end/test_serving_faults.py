@@ -15,7 +15,7 @@ from end_to_end.conftest import Workplace
 from nifti_faults import mutated
 
 JSON = "application/json"
-INPUTS = int(os.environ.get("FUZZ_INPUTS", "100"))
+INPUTS = int(os.environ.get("FUZZ_INPUTS", "40"))
 
 
 def post(server: str, body: bytes, kind: str = JSON) -> requests.Response:

@@ -155,6 +155,7 @@ def test_the_real_case_alone(tracking: Path, lesion_data: Path, capsys: pytest.C
     assert SimpleITK.ReadImage("mask_probability.mha").GetSize() == (128, 128, 25)
 
 
+@pytest.mark.long
 def test_the_phantom_set(tracking: Path, lesion_data: Path) -> None:
     script = lesion_data / "make_phantom.py"
     subprocess.run([sys.executable, script, tracking / "phantom", "--subjects", "5", "--seed", "0"], check=True)

@@ -17,7 +17,7 @@ from mlproject.prediction.crf import CrfSettings
 from mlproject.tracking.served_model import BadRequestError, StrokeLesionModel
 from nifti_faults import fields, mutated, sound_file
 
-INPUTS = int(os.environ.get("FUZZ_INPUTS", "100"))
+INPUTS = int(os.environ.get("FUZZ_INPUTS", "40"))
 GROWTH = 400 * 2**20
 """Bytes by which the process may grow: the limits below allow images of 8 MiB."""
 GOOD = [sound_file(0), sound_file(1)]

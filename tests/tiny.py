@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,9 @@ from mlproject.data.volumes import Volume
 from mlproject.evaluation.validation import CaseValidation
 from mlproject.network.architectures import DynUNetSettings, NetworkSettings
 from mlproject.network.losses import LossSettings
+from mlproject.prediction.postprocessing import Postprocessing
+from mlproject.prediction.segmenter import ModelDescription
+from mlproject.prediction.settings import PredictionSettings
 from mlproject.training.job import FitJob
 from mlproject.training.settings import TrainingSettings
 
@@ -64,6 +68,21 @@ def soft_dice(network: nn.Module, case: PreparedCase, device: torch.device) -> C
         assert case.label is not None
         label = torch.from_numpy(case.label.astype(np.float32))[: shape[0], : shape[1], : shape[2]].to(device)
         return CaseValidation(float(2 * (probability * label).sum() / (probability.sum() + label.sum())))
+
+
+def description(**changed: Any) -> ModelDescription:
+    """What a model of NETWORK on two channels says of itself."""
+    described = ModelDescription(
+        channels=("dwi", "adc"),
+        preprocessing=PreprocessingSettings(),
+        network=NETWORK,
+        patch_size=PATCHES.size,
+        prediction=PredictionSettings(device="cpu"),
+        postprocessing=Postprocessing(),
+        candidates={"network": Postprocessing()},
+        seen=(),
+    )
+    return replace(described, **changed)
 
 
 def job(folder: Path, **training: object) -> FitJob:

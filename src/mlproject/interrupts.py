@@ -59,6 +59,11 @@ def exit_code(of_failure: int) -> int:
     return stop_now("").exit_code if requested() else of_failure
 
 
+def end_in_words(exit_code: int | None) -> str:
+    """How a process has ended, by its exit code as multiprocessing gives it: minus the number of a signal."""
+    return f"signal {signal.Signals(-exit_code).name}" if exit_code and exit_code < 0 else f"exit code {exit_code}"
+
+
 def stop_now(text: str) -> Interrupted:
     """The exception with which work that has saved its state ends."""
     return Interrupted(text, _received or signal.SIGTERM)

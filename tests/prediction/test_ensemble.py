@@ -8,23 +8,12 @@ import pytest
 import torch
 
 import tiny
-from mlproject.data.preprocessing_settings import PreprocessingSettings
 from mlproject.errors import ModelError
 from mlproject.network.architectures import build_network
-from mlproject.prediction.postprocessing import Postprocessing
-from mlproject.prediction.segmenter import ModelDescription, Segmenter
+from mlproject.prediction.segmenter import Segmenter
 from mlproject.prediction.settings import PredictionSettings
 
-DESCRIPTION = ModelDescription(
-    channels=("dwi", "adc"),
-    preprocessing=PreprocessingSettings(),
-    network=tiny.NETWORK,
-    patch_size=(16, 16, 16),
-    prediction=PredictionSettings(device="cpu", overlap=0),
-    postprocessing=Postprocessing(),
-    candidates={"network": Postprocessing()},
-    seen=(),
-)
+DESCRIPTION = tiny.description(prediction=PredictionSettings(device="cpu", overlap=0))
 
 
 def model(seed: int, **changes: object) -> Segmenter:

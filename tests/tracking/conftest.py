@@ -13,11 +13,9 @@ from mlflow.pyfunc.model import PythonModelContext
 
 import tiny
 from mlproject.data.case import Missing
-from mlproject.data.preprocessing import PreprocessingSettings
 from mlproject.network.architectures import build_network
 from mlproject.prediction.postprocessing import Postprocessing
-from mlproject.prediction.segmenter import ModelDescription, Segmenter
-from mlproject.prediction.sliding_window import PredictionSettings
+from mlproject.prediction.segmenter import Segmenter
 from mlproject.tracking import registry
 from mlproject.tracking.served_model import BUNDLE, StrokeLesionModel
 
@@ -28,17 +26,7 @@ THRESHOLD = 0.01  # about what an untrained network says
 def segmenter() -> Segmenter:
     torch.manual_seed(0)
     network = build_network(tiny.NETWORK, 2, tiny.PATCHES.size)
-    description = ModelDescription(
-        channels=("dwi", "adc"),
-        preprocessing=PreprocessingSettings(),
-        network=tiny.NETWORK,
-        patch_size=tiny.PATCHES.size,
-        prediction=PredictionSettings(device="cpu"),
-        postprocessing=Postprocessing(threshold=THRESHOLD),
-        candidates={"network": Postprocessing()},
-        seen=(),
-    )
-    return Segmenter(description, network)
+    return Segmenter(tiny.description(postprocessing=Postprocessing(threshold=THRESHOLD)), network)
 
 
 @pytest.fixture

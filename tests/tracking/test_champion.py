@@ -15,9 +15,7 @@ from mlproject.data.cases import find_cases
 from mlproject.data.preprocessing import PreparedCase, PreprocessingSettings
 from mlproject.errors import ModelError
 from mlproject.network.architectures import build_network
-from mlproject.prediction.postprocessing import Postprocessing
-from mlproject.prediction.segmenter import ModelDescription, Segmenter, digests_of
-from mlproject.prediction.sliding_window import PredictionSettings
+from mlproject.prediction.segmenter import Segmenter, digests_of
 from mlproject.tracking import registry
 from mlproject.tracking.champion import challenge
 
@@ -41,18 +39,9 @@ def version(tracking: Path) -> Callable[..., int]:
             for parameter in network.parameters():
                 parameter.zero_()
             next(p for n, p in network.named_parameters() if n.endswith("output_block.conv.conv.bias")).fill_(bias)
-        description = ModelDescription(
-            channels=("dwi", "adc"),
-            preprocessing=PreprocessingSettings(),
-            network=tiny.NETWORK,
-            patch_size=tiny.PATCHES.size,
-            prediction=PredictionSettings(device="cpu"),
-            postprocessing=Postprocessing(),
-            candidates={"network": Postprocessing()},
-            seen=seen,
-        )
+        segmenter = Segmenter(tiny.description(seen=seen), network)
         run_id = mlflow.MlflowClient().create_run("0").info.run_id
-        return registry.register(registry.log_model(Segmenter(description, network), run_id), "m")
+        return registry.register(registry.log_model(segmenter, run_id), "m")
 
     return make
 

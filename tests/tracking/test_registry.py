@@ -8,28 +8,16 @@ import pytest
 from mlflow.exceptions import MlflowException
 
 import tiny
-from mlproject.data.preprocessing import PreprocessingSettings
 from mlproject.errors import ModelError, SettingsError
 from mlproject.network.architectures import build_network
-from mlproject.prediction.postprocessing import Postprocessing
-from mlproject.prediction.segmenter import ModelDescription, Segmenter
-from mlproject.prediction.sliding_window import PredictionSettings
+from mlproject.prediction.segmenter import Segmenter
 from mlproject.tracking import registry
 from mlproject.tracking.settings import TrackingSettings
 
 
 @pytest.fixture
 def run_id(tracking: Path) -> str:
-    description = ModelDescription(
-        channels=("t1", "dwi"),  # the first is none that the synthetic cases have
-        preprocessing=PreprocessingSettings(),
-        network=tiny.NETWORK,
-        patch_size=tiny.PATCHES.size,
-        prediction=PredictionSettings(device="cpu"),
-        postprocessing=Postprocessing(),
-        candidates={"network": Postprocessing()},
-        seen=(),
-    )
+    description = tiny.description(channels=("t1", "dwi"))  # the first is none that the synthetic cases have
     run = mlflow.MlflowClient().create_run(mlflow.create_experiment("here"))
     segmenter = Segmenter(description, build_network(tiny.NETWORK, 2, tiny.PATCHES.size))
     uri = registry.log_model(segmenter, run.info.run_id)

@@ -11,14 +11,14 @@ from mlflow.exceptions import MlflowException
 
 from mlproject import credentials
 from mlproject.errors import UserError
-from mlproject.tracking.server import public_uri
+from mlproject.tracking.server import RETRIES_VARIABLE, public_uri
 from mlproject.tracking.spool import Entry, Spool
 
 logger = logging.getLogger(__name__)
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 10.0  # seconds between two attempts
 SECONDS_TO_END, SECONDS_UNTOLD = 2.0, 3.0
-RETRIES_VARIABLE, TIMEOUT_VARIABLE = "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"
+TIMEOUT_VARIABLE = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 RETRIES, TIMEOUT, LONGEST_TIMEOUT = 2, 120, 3600
 """MLflow's own attempts end after 6 seconds, not after 4 minutes. Its timeout (seconds) is doubled for an upload that
 did not end in time: a proxy answers when the bucket has the whole file."""

@@ -128,7 +128,7 @@ def register(model_uri: str, name: str) -> int:
     except MlflowException as error:
         if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):  # perhaps since a moment ago
             raise
-    model = client.get_logged_model(model_uri.removeprefix("models:/"))
+    model = client.get_logged_model(id_in(model_uri))
     version = client.create_model_version(name, model_uri, model_id=model.model_id)
     # What mlflow.register_model does: it links the model's page with the version's.
     known = json.loads(model.tags.get(MLFLOW_MODEL_VERSIONS, "[]"))
@@ -183,11 +183,11 @@ def give_card(name: str, version: int, model_uri: str, card: str) -> None:
     """Make a model card (Markdown) the description of a version and of its model, and lay it beside its files."""
     client = mlflow.MlflowClient()
     client.update_model_version(name, str(version), shortened(card))
-    client.set_logged_model_tags(model_uri.removeprefix("models:/"), {MLFLOW_RUN_NOTE: shortened(card)})
+    client.set_logged_model_tags(id_in(model_uri), {MLFLOW_RUN_NOTE: shortened(card)})
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / CARD
         file.write_text(card)
-        client.log_model_artifact(model_uri.removeprefix("models:/"), str(file))
+        client.log_model_artifact(id_in(model_uri), str(file))
 
 
 def fetch(uri: str, folder: Path) -> Path:

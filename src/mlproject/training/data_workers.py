@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+from mlproject import interrupts
 from mlproject.errors import TrainingError
 
 KEPT = "the last checkpoint is intact: resume the run"
@@ -37,7 +38,7 @@ def watched(loader: Iterable[Any], timeout_s: float) -> Iterator[Any]:
                 "training.workers=0 if it happens again"
             ) from error
         if ended:
-            raise _died(f"exit code {ended[0]}" if (ended[0] or 0) >= 0 else _name(-(ended[0] or 0))) from error
+            raise _died(interrupts.end_in_words(ended[0])) from error
         raise
     finally:
         watch.stop()
@@ -59,10 +60,6 @@ def _died(how: str) -> TrainingError:
         f"a process that cuts patches died ({how}); {KEPT} (a kill is most often the machine running out of memory: "
         "lower training.workers)"
     )
-
-
-def _name(number: int) -> str:
-    return f"signal {signal.Signals(number).name}"
 
 
 def _has_ended(worker: BaseProcess) -> bool:

@@ -124,10 +124,10 @@ def _listen(
 
 
 def _died(name: str, exit_code: int | None) -> TrainingError:
-    how = f"signal {signal.Signals(-exit_code).name}" if exit_code and exit_code < 0 else f"exit code {exit_code}"
     return TrainingError(
-        f"{name} died ({how}); the others were ended and the last checkpoint is intact: resume the run (a SIGKILL is "
-        "most often the machine running out of memory: lower training.batch_size or patches.size)"
+        f"{name} died ({interrupts.end_in_words(exit_code)}); the others were ended and the last checkpoint is intact: "
+        "resume the run (a SIGKILL is most often the machine running out of memory: lower training.batch_size or "
+        "patches.size)"
     )
 
 

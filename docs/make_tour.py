@@ -191,8 +191,9 @@ def report(tour: Tour) -> None:
 
 def model(tour: Tour) -> None:
     """The page of the model that `main` has registered."""
-    version = tour.main.data.tags["registered_model_source"].removeprefix("models:/")
-    tour.show(f"/experiments/{tour.main.info.experiment_id}/models/{version}", "About this logged model")
+    name, _, version = tour.main.data.tags["registered_model"].rpartition("/")
+    logged = tour.client.get_model_version(name, version).source.removeprefix("models:/")
+    tour.show(f"/experiments/{tour.main.info.experiment_id}/models/{logged}", "About this logged model")
 
 
 def registered(tour: Tour) -> None:

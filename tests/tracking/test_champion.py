@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import mlflow
 import pytest
@@ -17,7 +18,7 @@ from mlproject.errors import ModelError
 from mlproject.network.architectures import build_network
 from mlproject.prediction.segmenter import Segmenter, digests_of
 from mlproject.tracking import registry
-from mlproject.tracking.champion import challenge
+from mlproject.tracking.champion import Verdict, challenge
 
 Pairs = list[tuple[Case, PreparedCase]]
 
@@ -71,6 +72,25 @@ def test_two_that_come_together_are_not_both_the_first(version: Callable[..., in
         verdicts = list(pool.map(lambda number: challenge("m", number, pairs[:2]), reversed(versions)))
     assert [verdict.moved for verdict in verdicts] == [False, True] and holder() == versions[0]
     assert "does not replace version 1" in verdicts[0].reason and "first champion" in verdicts[1].reason
+
+
+def test_two_that_beat_the_champion_at_once_do_not_both_replace_it(
+    version: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    challenge("m", version(-20), [])
+    challengers, both_have_compared = [version(20), version(20)], Barrier(2)
+
+    def compare(_name: str, challenger: int, champion: int, *_: object) -> Verdict:
+        if champion == 1:
+            both_have_compared.wait()
+        return Verdict(moved=champion == 1, reason=f"{challenger} against {champion}")
+
+    monkeypatch.setattr("mlproject.tracking.champion._compare", compare)
+    with ThreadPoolExecutor() as pool:
+        verdicts = dict(zip(challengers, pool.map(lambda number: challenge("m", number, []), challengers), strict=True))
+    (loser,) = set(challengers) - {holder()}
+    assert verdicts[holder()].reason == f"{holder()} against 1"
+    assert not verdicts[loser].moved and verdicts[loser].reason == f"{loser} against {holder()}"
 
 
 def test_cases_that_either_has_seen_do_not_count(version: Callable[..., int], pairs: Pairs) -> None:

@@ -124,7 +124,7 @@ def _ensemble(
         # The device may have been another one for each fold.
         members.append(Segmenter(replace(member.description, prediction=settings.prediction), member.network))
     ensemble, dice = postprocess.tuned_on(maps, "out-of-fold", settings, Segmenter.join(members), parent)
-    uri = registry.log_model(ensemble, parent.id)
+    uri = registry.log_model(ensemble, parent.id, key=ENSEMBLE_TAG)
     # Not as the ensemble's: they are of the single networks.
     metrics = postprocess.postprocessing_metrics(ensemble.description)
     parent.log_metrics({"validation/tuned_dice": dice, **metrics})

@@ -27,7 +27,7 @@ from mlproject.tracking.run import Run
 from mlproject.tracking.server import public_uri
 from mlproject.tracking.source import source
 
-REGISTERED_TAG, SOURCE_TAG, CHAMPION_TAG = "registered_model", "registered_model_source", "champion"
+REGISTERED_TAG, CHAMPION_TAG = "registered_model", "champion"
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +87,8 @@ def published(
     `conclude` takes them.
     """
     name = settings.tracking.registered_model
-    version = _register(settings, model.uri, parent)
+    version = registry.register(model.uri, name)
+    parent.tag(**{REGISTERED_TAG: f"{name}/{version}"})
     card = _card(f"{name}/{version}", model, parent, results)
     parent.log_text(card, CARD)
     registry.give_card(name, version, model.uri, card)
@@ -116,16 +117,6 @@ def child_run(settings: Experiment, parent: Run, stage: str) -> Iterator[Run]:
     name, spools = run_name(stage, settings), settings.spool_path
     with runs.open_run(settings.tracking, name, stage, run_id=run_id, parent=parent, spools=spools) as child:
         yield child
-
-
-def _register(settings: Experiment, model_uri: str, parent: Run) -> int:
-    """Register a model and return its version; called again after a stop, the one that is registered already."""
-    name = settings.tracking.registered_model
-    tags = runs.find(parent.id).data.tags
-    known = tags[REGISTERED_TAG].rpartition("/")[2] if tags.get(SOURCE_TAG) == model_uri else ""
-    version = int(known) if known else registry.register(model_uri, name)
-    parent.tag(**{REGISTERED_TAG: f"{name}/{version}", SOURCE_TAG: model_uri})
-    return version
 
 
 def _challenge(settings: Experiment, dataset: DataSet, version: int, parent: Run) -> champion.Verdict:

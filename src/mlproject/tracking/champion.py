@@ -22,7 +22,7 @@ from mlproject.prediction.segmenter import digests_of
 from mlproject.tracking.local_model import LocalModel
 from mlproject.tracking.registry import CHAMPION, fetch, read_description
 
-SECONDS_TO_CLAIM = 10.0
+SECONDS_TO_CLAIM, SECONDS_TO_SETTLE = 10.0, 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,34 +53,36 @@ def challenge(name: str, version: int, cases: Sequence[tuple[Case, PreparedCase]
 
     Each runs in a process of its own, with the code logged with it. The alias moves where the lower end of
     the 95 % bootstrap interval of the paired Dice difference is above zero; the first version becomes
-    champion at once.
+    champion at once. Where another version has become champion meanwhile, it is challenged in turn.
     """
     client = mlflow.MlflowClient()
-    if _is_first(name, version):
-        return Verdict(moved=True, reason=f"version {version} is the first champion of {name}")
-    holder = int(client.get_registered_model(name).aliases[CHAMPION])
-    if holder == version:
-        return Verdict(moved=False, reason=f"version {version} is the champion already")
-    with tempfile.TemporaryDirectory() as folder:
-        verdict = _compare(name, version, holder, cases, Path(folder))
-    if verdict.moved:
-        client.set_registered_model_alias(name, CHAMPION, str(version))
+    _let_older_ones_first(name, version)
+    verdict = Verdict(moved=False, reason=f"version {version} is the champion already")
+    while (holder := _holder(name)) != version:
+        verdict = Verdict(moved=True, reason=f"version {version} is the first champion of {name}")
+        if holder:
+            with tempfile.TemporaryDirectory() as folder:
+                verdict = _compare(name, version, holder, cases, Path(folder))
+        if not verdict.moved:
+            break
+        if _holder(name) == holder:  # else another challenger came between: that one is to be beaten
+            client.set_registered_model_alias(name, CHAMPION, str(version))
+            # MLflow sets an alias whatever it was. Who did so at the same moment has seen the same champion, and is
+            # seen here: one of the two looks again, and challenges the other.
+            time.sleep(SECONDS_TO_SETTLE)
     return verdict
 
 
-def _is_first(name: str, version: int) -> bool:
-    """Make a version champion where there is none, and say whether it is.
+def _holder(name: str) -> int:
+    """The version that is champion; 0 where none is."""
+    return int(mlflow.MlflowClient().get_registered_model(name).aliases.get(CHAMPION, 0))
 
-    Two runs may end at the same time: an older version goes first, and has SECONDS_TO_CLAIM for it.
-    """
-    client = mlflow.MlflowClient()
+
+def _let_older_ones_first(name: str, version: int) -> None:
+    """Wait until there is a champion, or SECONDS_TO_CLAIM: runs may end together, the oldest version is the first."""
     until = time.monotonic() + (SECONDS_TO_CLAIM if version > 1 else 0)
-    while CHAMPION not in client.get_registered_model(name).aliases:
-        if time.monotonic() >= until:
-            client.set_registered_model_alias(name, CHAMPION, str(version))
-            return str(client.get_registered_model(name).aliases[CHAMPION]) == str(version)
+    while not _holder(name) and time.monotonic() < until:
         time.sleep(0.5)
-    return False
 
 
 def _compare(name: str, version: int, holder: int, cases: Sequence[tuple[Case, PreparedCase]], folder: Path) -> Verdict:

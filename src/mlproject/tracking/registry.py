@@ -78,11 +78,11 @@ def parameters_of(description: ModelDescription) -> dict[str, str]:
     return {name: str(value) for name, value in parameters.items()}
 
 
-def log_model(segmenter: Segmenter, run_id: str) -> str:
-    """Log a model to a run, and return its URI, models:/ID."""
+def log_model(segmenter: Segmenter, run_id: str, key: str = "") -> str:
+    """Log a model to a run, and return its URI, models:/ID; `key` as `upload` takes it, by default one of its own."""
     with tempfile.TemporaryDirectory() as folder:
         save(segmenter, Path(folder))
-        return upload(run_id, Path(folder), parameters_of(segmenter.description), uuid4().hex)
+        return upload(run_id, Path(folder), parameters_of(segmenter.description), key or uuid4().hex)
 
 
 def upload(run_id: str, folder: Path, parameters: Mapping[str, str], key: str) -> str:
@@ -121,7 +121,7 @@ def id_in(model_uri: str) -> str:
 
 
 def register(model_uri: str, name: str) -> int:
-    """Make a logged model (models:/ID) a new version of a registered one, and return the version's number."""
+    """Make a logged model (models:/ID) a version of a registered one, unless it is one, and return its number."""
     client = mlflow.MlflowClient()
     try:
         client.create_registered_model(name, description=about(name))
@@ -129,11 +129,13 @@ def register(model_uri: str, name: str) -> int:
         if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):  # perhaps since a moment ago
             raise
     model = client.get_logged_model(id_in(model_uri))
-    version = client.create_model_version(name, model_uri, model_id=model.model_id)
+    known = client.search_model_versions(f"source_path = '{model_uri}'")
+    version = next((one for one in known if one.name == name), None)  # of a process that died since
+    version = version or client.create_model_version(name, model_uri, model_id=model.model_id)
     # What mlflow.register_model does: it links the model's page with the version's.
-    known = json.loads(model.tags.get(MLFLOW_MODEL_VERSIONS, "[]"))
-    versions = [*known, {"name": name, "version": version.version}]
-    client.set_logged_model_tags(model.model_id, {MLFLOW_MODEL_VERSIONS: json.dumps(versions)})
+    linked, link = json.loads(model.tags.get(MLFLOW_MODEL_VERSIONS, "[]")), {"name": name, "version": version.version}
+    if link not in linked:
+        client.set_logged_model_tags(model.model_id, {MLFLOW_MODEL_VERSIONS: json.dumps([*linked, link])})
     return int(version.version)
 
 

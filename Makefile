@@ -43,15 +43,16 @@ lint: $(VENV)/development  ## style, types, and that imports point one way
 	mypy
 	PYTHONPATH=src lint-imports
 
+# One process more than cores: many tests wait for a server or for another process.
+PYTEST = python -m pytest --numprocesses $$(($$(nproc) + 1)) --maxprocesses 8 --dist loadgroup --no-loadscope-reorder
 test: $(VENV)/development  ## the whole suite, on all cores (python -m pytest FILE runs a part of it)
-	python -m pytest --numprocesses auto --maxprocesses 8 --dist loadgroup -m "not long"
+	$(PYTEST) -m "not long"
 
 test-all: $(VENV)/development  ## the suite and what takes minutes: faults at random moments, load, the clock
-	python -m pytest --numprocesses auto --maxprocesses 8 --dist loadgroup
+	$(PYTEST)
 
 fuzz: $(VENV)/development  ## thousands of damaged scans and requests, sent to a served model; FUZZ_INPUTS=5000 of each kind
-	FUZZ_INPUTS=$(or $(FUZZ_INPUTS),5000) python -m pytest --numprocesses auto --maxprocesses 8 --dist loadgroup \
-		tests/tracking/test_served_fuzz.py tests/end_to_end/test_serving_faults.py
+	FUZZ_INPUTS=$(or $(FUZZ_INPUTS),5000) $(PYTEST) tests/tracking/test_served_fuzz.py tests/end_to_end/test_serving_faults.py
 
 # nnU-Net, beside which `bench` measures, and what its predictor imports; it sees the environment, which does not see it.
 $(VENV)/bench: bench/requirements.txt $(VENV)/environment

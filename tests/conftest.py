@@ -23,8 +23,15 @@ for variable in MLFLOW_VARIABLES:
 PROJECT = Path(__file__).resolve().parents[1]
 
 
+LONG_ONES = {"end_to_end", "faults", "training"}
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What parallel workers (pytest-xdist) must not tear apart: a file's tests, and those that share a workplace."""
+    """What parallel workers (pytest-xdist) must not tear apart: a file's tests, and those that share a workplace.
+
+    Whole commands first, so that none of them is left for one worker at the end.
+    """
+    items.sort(key=lambda item: item.path.parent.name not in LONG_ONES)
     for item in items:
         shared = [name for name in ("workplace", "lab", "mlflow_server") if name in getattr(item, "fixturenames", ())]
         item.add_marker(pytest.mark.xdist_group(shared[0] if shared else item.path.name))

@@ -47,6 +47,7 @@ def test_two_models_are_compared_on_the_cases_that_neither_has_seen(
     assert "two models compared" in Path(answer["report"]).read_text(encoding="utf-8")
 
 
+@pytest.mark.long
 def test_an_evaluation_is_done_again_by_its_description_wherever_the_alias_is_then(
     workplace: Workplace, client: mlflow.MlflowClient, capsys: pytest.CaptureFixture[str]
 ) -> None:

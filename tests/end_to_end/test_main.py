@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pandas as pd
+import pytest
 import yaml
 
 from end_to_end.conftest import PROJECT, Workplace
@@ -99,6 +100,7 @@ def test_first_version_is_champion(workplace: Workplace) -> None:
     assert workplace.client().get_model_version_by_alias("stroke-lesion", "champion").version == 1
 
 
+@pytest.mark.long
 def test_second_main_does_not_replace_the_champion_without_evidence(workplace: Workplace) -> None:
     done = workplace.run(workplace.mlflow_run(training__seed="1"))
     assert done.returncode == 0, done.stderr

@@ -57,7 +57,7 @@ def test_sigterm_to_mlflow_run_then_resume_elsewhere(place: Workplace) -> None:
         assert curves[0] == curves[1], metric  # every step once, with the same value
 
 
-@pytest.mark.parametrize("through", ["mlflow run", "python, two processes"])
+@pytest.mark.parametrize("through", ["mlflow run", pytest.param("python, two processes", marks=pytest.mark.long)])
 def test_ctrl_c_says_how_to_go_on(place: Workplace, through: str) -> None:
     if through == "mlflow run":  # which sends its child SIGTERM on top of the terminal's SIGINT
         command, code = place.mlflow_run("-e", "train", training__steps="2000"), 1
@@ -85,6 +85,7 @@ def test_ctrl_c_says_how_to_go_on(place: Workplace, through: str) -> None:
     assert checkpoint.read(place.folder / "work" / "runs" / run.info.run_id / LAST)["step"] == step
 
 
+@pytest.mark.long
 def test_main_with_two_processes(place: Workplace) -> None:
     done = place.run(place.stage_command("main", training__devices="2"))
     assert done.returncode == 0, done.stderr

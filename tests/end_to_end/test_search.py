@@ -51,6 +51,7 @@ def place(tmp_path: Path, tiny_isles: Path) -> SearchPlace:
     return SearchPlace(tmp_path, tiny_isles)
 
 
+@pytest.mark.long
 def test_a_search_leaves_its_trials_plots_and_best_model(place: SearchPlace) -> None:
     first = place.run(place.mlflow_run("-e", "search", search__trials="1"))
     assert first.returncode == 0, first.stdout + first.stderr

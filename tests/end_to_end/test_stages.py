@@ -92,7 +92,14 @@ def renamed(data: Path, names: set[str], to: Path) -> Path:
     return to / "cases.csv"
 
 
-@pytest.mark.parametrize("file", sorted((PROJECT / "conf").glob("*.yaml")), ids=lambda path: path.stem)
+LONG = ("demo", "reproduce")  # other tests run these stages, in a smaller size
+SHIPPED = [
+    pytest.param(file, id=file.stem, marks=[pytest.mark.long] * (file.stem in LONG))
+    for file in sorted((PROJECT / "conf").glob("*.yaml"))
+]
+
+
+@pytest.mark.parametrize("file", SHIPPED)
 def test_every_shipped_configuration(file: Path, tracking: Path, tiny_isles: Path) -> None:
     """Everything but its size is as shipped, on a tiny data set in its layout."""
     shipped = yaml.safe_load(file.read_text())

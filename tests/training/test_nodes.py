@@ -180,6 +180,7 @@ def cable() -> Iterator[tuple[tuple[str, str], Callable[[str], None]]]:
             subprocess.run(["ip", "netns", "delete", name], check=False, capture_output=True)
 
 
+@pytest.mark.long
 def test_a_machine_that_is_cut_off_ends_the_other_and_the_run_goes_on_as_if_nothing_had_been(
     tmp_path: Path, address: str, start: StartNodes, cable: tuple[tuple[str, str], Callable[[str], None]]
 ) -> None:

@@ -174,7 +174,12 @@ class Fails:
     ("rank", "how", "message"),
     [
         (1, "exception", r"^training process 1 failed: ZeroDivisionError: of its own$"),
-        (1, "memory", r"^training process 1 failed: the memory is full .*lower training\.batch_size or patches\.size"),
+        pytest.param(
+            1,
+            "memory",
+            r"^training process 1 failed: the memory is full .*lower training\.batch_size or patches\.size",
+            marks=pytest.mark.long,
+        ),
         (1, "killed", r"^training process 1 died \(signal SIGKILL\).*resume.*memory"),
         (0, "killed", r"^training process 0 died \(signal SIGKILL\)"),
         (1, "hangs", r"^training process 1 did not answer for 3 s \(training\.timeout_s\).*resume"),

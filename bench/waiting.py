@@ -30,7 +30,7 @@ from mlproject.training.loop import Trainer
 from mlproject.training.progress import Point
 from mlproject.training.worker import fabric_of
 
-BANDWIDTH = "1M"  # bytes a second; a checkpoint takes longer than the steps
+BANDWIDTH = "600k"  # bytes a second; a checkpoint takes longer than the steps
 STEPS, REPEATS = 10, 5
 SLOW, GONE = "the bucket behind the server is slow", "the tracking server is gone"
 PORT, BUCKET_PORT = 47_311, 47_312

@@ -1,6 +1,8 @@
 """What a stage says, before any work, of a tracking server that does not let it in."""
 
 import http.server
+import ssl
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -80,6 +82,27 @@ def test_no_mlflow_server(no_mlflow: str, monkeypatch: pytest.MonkeyPatch) -> No
     assert (
         refusal(monkeypatch, no_mlflow) == "ADDRESS does not answer as an MLflow server does: see MLFLOW_TRACKING_URI"
     )
+
+
+def test_a_certificate_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    issuer = tmp_path / "issuer.pem"
+    words = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-days", "2"]
+    openssl = ["openssl", "req", "-x509", "-nodes", "-newkey", "rsa:2048", "-keyout", str(issuer), *words]
+    certificate = subprocess.run(openssl, check=True, capture_output=True, text=True).stdout
+    issuer.write_text(issuer.read_text() + certificate)
+    with http.server.HTTPServer(("127.0.0.1", 0), NoMlflow) as running:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(issuer)
+        running.socket = context.wrap_socket(running.socket, server_side=True)
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        address = f"https://localhost:{running.server_port}"
+        assert refusal(monkeypatch, address) == (
+            "no safe connection to the tracking server ADDRESS: certificate verify failed: self-signed certificate. If "
+            "its certificate has an issuer of your own, name the issuer's file by MLFLOW_TRACKING_SERVER_CERT_PATH"
+        )
+        monkeypatch.setenv("MLFLOW_TRACKING_SERVER_CERT_PATH", str(issuer))
+        assert "does not answer as an MLflow server" in refusal(monkeypatch, address)
+        running.shutdown()
 
 
 def test_nobody_there(monkeypatch: pytest.MonkeyPatch) -> None:

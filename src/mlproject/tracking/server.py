@@ -1,6 +1,7 @@
 """The tracking server: whether it answers, and how to speak of it."""
 
 import os
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ import mlflow
 import requests
 import sqlalchemy
 from mlflow.exceptions import MlflowException
+from mlflow.tracking._tracking_service.utils import get_default_host_creds
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
@@ -96,13 +98,19 @@ def tracking_errors() -> Iterator[None]:
 
 
 def _wait_for_server(uri: str) -> None:
-    until = time.monotonic() + SECONDS_TO_ANSWER
+    until, verify = time.monotonic() + SECONDS_TO_ANSWER, get_default_host_creds(uri).verify
     while True:
         try:
-            answer = requests.get(f"{uri.rstrip('/')}/health", timeout=4)
+            answer = requests.get(f"{uri.rstrip('/')}/health", timeout=4, verify=verify)
             if answer.status_code >= 500:  # a proxy whose server is down
                 answer.raise_for_status()
             return
+        except requests.exceptions.SSLError as error:
+            reason = re.search(r"\] (.+?) \(_ssl", str(error))
+            raise TrackingError(
+                f"no safe connection to the tracking server {public_uri()}: {reason[1] if reason else error}. If its "
+                "certificate has an issuer of your own, name the issuer's file by MLFLOW_TRACKING_SERVER_CERT_PATH"
+            ) from error
         except requests.RequestException as error:
             if time.monotonic() > until:
                 raise TrackingError(

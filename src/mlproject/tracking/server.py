@@ -12,7 +12,7 @@ import mlflow
 import requests
 import sqlalchemy
 from mlflow.exceptions import MlflowException
-from mlflow.tracking._tracking_service.utils import get_default_host_creds
+from mlflow.tracking._tracking_service.utils import get_default_host_creds  # type: ignore[attr-defined]
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
@@ -98,7 +98,8 @@ def tracking_errors() -> Iterator[None]:
 
 
 def _wait_for_server(uri: str) -> None:
-    until, verify = time.monotonic() + SECONDS_TO_ANSWER, get_default_host_creds(uri).verify
+    until = time.monotonic() + SECONDS_TO_ANSWER
+    verify = get_default_host_creds(uri).verify  # type: ignore[no-untyped-call]
     while True:
         try:
             answer = requests.get(f"{uri.rstrip('/')}/health", timeout=4, verify=verify)

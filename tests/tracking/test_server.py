@@ -12,8 +12,9 @@ import pytest
 from free_port import free_port
 from lab import Lab
 from mlproject import cli
-from mlproject.errors import TrackingError
+from mlproject.errors import ModelError, TrackingError
 from mlproject.tracking import server
+from mlproject.tracking.model_server import ModelServer
 from mlproject.tracking.server import connect
 
 
@@ -100,6 +101,8 @@ def test_a_certificate_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             "no safe connection to the tracking server ADDRESS: certificate verify failed: self-signed certificate. If "
             "its certificate has an issuer of your own, name the issuer's file by MLFLOW_TRACKING_SERVER_CERT_PATH"
         )
+        with pytest.raises(ModelError, match=r"^no safe connection .* self-signed .*REQUESTS_CA_BUNDLE$"):
+            ModelServer(address, timeout_s=10)
         monkeypatch.setenv("MLFLOW_TRACKING_SERVER_CERT_PATH", str(issuer))
         assert "does not answer as an MLflow server" in refusal(monkeypatch, address)
         running.shutdown()

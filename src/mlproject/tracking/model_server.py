@@ -130,8 +130,8 @@ class ModelServer:
                 raise self._silent() from error
             except requests.exceptions.SSLError as error:
                 raise ModelError(
-                    f"no safe connection to the server {self.address}: {_cause(error)}. If its certificate has an issuer "
-                    "of your own, name the issuer's file by REQUESTS_CA_BUNDLE"
+                    f"no safe connection to the server {self.address}: {_cause(error)}. If its certificate has an "
+                    "issuer of your own, name the issuer's file by REQUESTS_CA_BUNDLE"
                 ) from error
             except requests.ConnectionError as error:
                 if "Read timed out" in str(error):  # in the midst of its answer

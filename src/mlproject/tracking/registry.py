@@ -19,7 +19,7 @@ from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS, MLFLOW_RUN_NOTE
 
 import mlproject
-from mlproject.errors import ModelError, UserError
+from mlproject.errors import ModelError
 from mlproject.prediction.segmenter import DESCRIPTION, ModelDescription, Segmenter
 from mlproject.tracking import served_model
 from mlproject.tracking.input_example import input_example
@@ -197,8 +197,6 @@ def fetch(uri: str, folder: Path) -> Path:
     """
     try:
         found = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder)))
-    except UserError:  # a signal's
-        raise
     except Exception as error:  # the libraries that reach the buckets share no class of errors
         raise _no_model(uri, error) from error
     if not (found / "artifacts" / BUNDLE).is_dir():

@@ -20,8 +20,9 @@ from mlproject import interrupts
 from mlproject.data.case_names import for_others
 from mlproject.errors import SettingsError, TrackingError, UndeliveredError
 from mlproject.tracking import experiment_page, keep_killed
+from mlproject.tracking.delivery import TIMEOUT_VARIABLE
 from mlproject.tracking.run import Run, as_parameters
-from mlproject.tracking.server import public_uri
+from mlproject.tracking.server import RETRIES_VARIABLE, public_uri
 from mlproject.tracking.settings import TrackingSettings
 from mlproject.tracking.spool import Spool
 from mlproject.tracking.system_metrics import SystemMetrics
@@ -31,6 +32,7 @@ logger = logging.getLogger(__name__)
 PARENT_TAG, STAGE_TAG = "mlflow.parentRunId", "stage"
 SECONDS_TO_STOP = 15.0
 """After a signal, for what is logged to be delivered; the rest waits on the disk."""
+SOON = {RETRIES_VARIABLE: "1", TIMEOUT_VARIABLE: "5"}  # seconds; for a process that nobody waits for
 _opened_by_launcher = ""
 
 
@@ -183,7 +185,7 @@ def _keep_killed(run_id: str) -> None:
     if interrupts.watched is None:
         return
     command = [sys.executable, keep_killed.__file__, str(interrupts.watched.pid), run_id]
-    environment = {**os.environ, "MLFLOW_TRACKING_URI": mlflow.get_tracking_uri()}
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": mlflow.get_tracking_uri(), **SOON}
     nowhere = subprocess.DEVNULL
     subprocess.Popen(command, env=environment, start_new_session=True, stdout=nowhere, stderr=nowhere)
 

@@ -85,6 +85,20 @@ def test_the_stages(tracking: Path, tiny_isles: Path, buckets: Path, capsys: pyt
     run("train", training__resume=trained.info.run_id, data__root=str(tiny_isles), data__split_file=split)
 
 
+@pytest.mark.long
+def test_folds_and_trials_work_on_the_copies_that_are_here(tracking: Path, tiny_isles: Path, buckets: Path) -> None:
+    shutil.copytree(tiny_isles, buckets / "hospital" / "set a")
+    run("crossvalidate", data__root=ROOT, data__folds="2")
+    copies = {file: file.stat().st_ctime_ns for file in Path("work/cache/objects").glob("*/*.nii.gz")}
+    assert len(copies) == len(wanted(set(PARTS), "dwi", "adc", "msk"))
+    space = [{"name": "loss.dice", "low": 0.1, "high": 0.9, "complement": "loss.cross_entropy"}]
+    run("search", data__root=ROOT, search__space=json.dumps(space), search__trials="2")
+    assert {file: file.stat().st_ctime_ns for file in Path("work/cache/objects").glob("*/*.nii.gz")} == copies
+    for stage in ("crossvalidate", "search"):
+        (data,) = newest(stage).inputs.dataset_inputs
+        assert json.loads(data.dataset.source)["uri"] == ROOT and newest(stage).info.status == "FINISHED"
+
+
 def test_a_bucket_that_refuses_is_one_line(tracking: Path, buckets: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["train", "--data.root", "s3://nothere/set", "--work_dir", "work"]) == 2
     captured = capsys.readouterr()

@@ -20,7 +20,6 @@ from mlproject import interrupts
 from mlproject.data.case_names import for_others
 from mlproject.errors import SettingsError, TrackingError, UndeliveredError
 from mlproject.tracking import experiment_page, keep_killed
-from mlproject.tracking.delivery import TIMEOUT_VARIABLE
 from mlproject.tracking.run import Run, as_parameters
 from mlproject.tracking.server import RETRIES_VARIABLE, public_uri
 from mlproject.tracking.settings import TrackingSettings
@@ -30,9 +29,10 @@ from mlproject.tracking.system_metrics import SystemMetrics
 logger = logging.getLogger(__name__)
 
 PARENT_TAG, STAGE_TAG = "mlflow.parentRunId", "stage"
-SECONDS_TO_STOP = 15.0
-"""After a signal, for what is logged to be delivered; the rest waits on the disk."""
-SOON = {RETRIES_VARIABLE: "1", TIMEOUT_VARIABLE: "5"}  # seconds; for a process that nobody waits for
+SECONDS_TO_STOP = 10.0
+"""After a signal, for what is logged to be delivered; the rest waits on the disk. A fold of a cross-validation closes
+three runs, each of which may wait some seconds more for a server that says nothing."""
+SOON = {RETRIES_VARIABLE: "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}  # seconds; for a process that nobody waits for
 _opened_by_launcher = ""
 
 

@@ -107,12 +107,19 @@ def _outcome(stage: str, arguments: Sequence[str], options: Options) -> tuple[in
             print(credentials.without(traceback.format_exc()), end="", file=sys.stderr)
         if not isinstance(error, TrackingError):  # of a server that is away
             _leave_launchers_run(interrupts.is_stop(error))
-        text, code = _in_words(error)
+        text, code = _in_words(_stop_behind(error) or error)
         text = credentials.without(text)
         status = "stopped" if interrupts.is_stop(error) else "failed"
         result = error.result if isinstance(error, CasesFailedError) else {}
     complain("error", text)  # here: the exception is gone, and with it the bar of the step that it left
     return interrupts.exit_code(code), {"status": status, "error": text, **result}
+
+
+def _stop_behind(error: BaseException | None) -> Interrupted | None:
+    """What a signal has raised, where the work that it ended has failed on its way out, too."""
+    while error is not None and not isinstance(error, Interrupted):
+        error = error.__context__
+    return error
 
 
 def _leave_launchers_run(stopped: bool) -> None:

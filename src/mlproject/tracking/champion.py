@@ -61,7 +61,7 @@ def challenge(name: str, version: int, cases: Sequence[tuple[Case, PreparedCase]
     holder = int(client.get_registered_model(name).aliases[CHAMPION])
     if holder == version:
         return Verdict(moved=False, reason=f"version {version} is the champion already")
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         verdict = _compare(name, version, holder, cases, Path(folder))
     if verdict.moved:
         client.set_registered_model_alias(name, CHAMPION, str(version))

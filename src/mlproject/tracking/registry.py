@@ -193,6 +193,8 @@ def give_card(name: str, version: int, model_uri: str, card: str) -> None:
 def fetch(uri: str, folder: Path) -> Path:
     """The folder of a logged model, downloaded below `folder`. Raises ModelError where it cannot be had.
 
+    After a signal, threads of MLflow may still write into `folder` while it is removed.
+
     `uri`: models:/NAME@ALIAS, models:/NAME/VERSION, models:/ID, runs:/RUN/model, or a local folder.
     """
     try:
@@ -211,7 +213,7 @@ def read_description(folder: Path) -> dict[str, Any]:
 
 def load(uri: str, device: str | None = None) -> Segmenter:
     """A logged model in this process, run by the present code."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         return Segmenter.load(fetch(uri, Path(folder)) / "artifacts" / BUNDLE, device)
 
 

@@ -269,7 +269,7 @@ def newest(settings: TrackingSettings, stage: str, **tags: str) -> str:
 
 def read_text(run_id: str, artifact: str) -> str | None:
     """A text among a run's artifacts; None where it has none of that name."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         file = download(run_id, artifact, Path(folder))
         return file.read_text() if file else None
 

@@ -8,7 +8,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 if __name__ == "__main__":
     try:
-        from mlproject.cli import main  # here: the worker processes, which import this file too, need none of it
+        from mlproject import interrupts  # here: the worker processes, which import this file too, need none of it
+        from mlproject.cli import main
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("mlproject"):
             raise
@@ -16,4 +17,6 @@ if __name__ == "__main__":
         print(f"error: {sys.executable} has no {error.name}: {environment} gives you one that has", file=sys.stderr)
         sys.exit(2)
 
-    sys.exit(main(sys.argv[1:]))
+    code = main(sys.argv[1:])
+    interrupts.exit_soon(code)
+    sys.exit(code)

@@ -69,3 +69,24 @@ subprocess.Popen(["bash", "-c", "{sys.executable} -c \\"$WORK\\"; true"], env=di
     time.sleep(0.2)
     process.terminate()
     assert process.stdout.read() == "saved\ncode 143\n"
+
+
+def test_threads_of_libraries_do_not_keep_a_stopped_process() -> None:
+    """Python itself would wait for this one."""
+    code = f"""
+import os, signal, sys, time
+sys.path.insert(0, {str(SOURCE)!r})
+from concurrent.futures import ThreadPoolExecutor
+from mlproject import interrupts
+interrupts.install()
+interrupts.SECONDS_TO_EXIT = 0.1
+asked = ThreadPoolExecutor().submit(time.sleep, 300)  # a server that says nothing
+try:
+    os.kill(os.getpid(), signal.SIGTERM)
+    asked.result()
+except interrupts.Interrupted as error:
+    print("stopped")
+    interrupts.exit_soon(error.exit_code)
+"""
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (143, "stopped\n")

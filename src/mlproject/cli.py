@@ -7,9 +7,10 @@ import math
 import os
 import resource
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
 from dataclasses import dataclass
 from importlib import import_module
 from io import StringIO
@@ -17,11 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from mlproject import config, credentials, interrupts, usage
-from mlproject.errors import CasesFailedError, SettingsError, TrackingError, UserError
+from mlproject.errors import CasesFailedError, Interrupted, SettingsError, TrackingError, UserError
 from mlproject.stages.console import complain, configure_logging, console, nothing_printed
 from mlproject.training.launcher import placed
 
 PROJECT = Path(__file__).parents[2]
+SECONDS_TO_LEAVE = 15.0
+"""For the server to take what is said of a run that was stopped before a stage had gone on in it."""
 # stage: its module, the name of its settings, what it does
 STAGES = {
     "describe": ("describe", "DescribeSettings", "show what a data set holds, and propose a configuration for it"),
@@ -99,12 +102,12 @@ def _outcome(stage: str, arguments: Sequence[str], options: Options) -> tuple[in
         result = _run(stage, arguments, options)
         _leave_launchers_run(stopped=False)
         return 0, {"status": "finished", **(result or {})}
-    except Exception as error:
+    except (Exception, Interrupted) as error:
         if options.debug:
             print(credentials.without(traceback.format_exc()), end="", file=sys.stderr)
         if not isinstance(error, TrackingError):  # of a server that is away
             _leave_launchers_run(interrupts.is_stop(error))
-        text, code = _in_words(error)
+        text, code = _in_words(_stop_behind(error) or error)
         text = credentials.without(text)
         status = "stopped" if interrupts.is_stop(error) else "failed"
         result = error.result if isinstance(error, CasesFailedError) else {}
@@ -112,16 +115,33 @@ def _outcome(stage: str, arguments: Sequence[str], options: Options) -> tuple[in
     return interrupts.exit_code(code), {"status": status, "error": text, **result}
 
 
+def _stop_behind(error: BaseException | None) -> Interrupted | None:
+    """What a signal has raised, where the work that it ended has failed on its way out, too."""
+    while error is not None and not isinstance(error, Interrupted):
+        error = error.__context__
+    return error
+
+
 def _leave_launchers_run(stopped: bool) -> None:
     """Leave the run that `mlflow run` has opened, where no stage has gone on in it, without a token and as stopped."""
     if "MLFLOW_RUN_ID" not in os.environ:
         return
-    try:
-        import_module("mlproject.tracking.source").mend_source()
-        if stopped:
-            import_module("mlproject.tracking.runs").close_unopened()
-    except Exception as error:  # how the stage has ended matters more
-        reason = credentials.without(str(error).partition("\n")[0])
+    failures = ["the server does not answer"]
+
+    def leave() -> None:
+        try:
+            import_module("mlproject.tracking.source").mend_source()
+            if stopped:
+                import_module("mlproject.tracking.runs").close_unopened()
+            failures.clear()
+        except Exception as error:  # how the stage has ended matters more
+            failures[:] = [credentials.without(str(error).partition("\n")[0])]
+
+    at_work = threading.Thread(target=leave, daemon=True)
+    at_work.start()
+    with suppress(Interrupted):  # by another signal: it is not waited for any longer
+        at_work.join(SECONDS_TO_LEAVE if stopped else None)
+    for reason in failures:
         complain("warning", f"the run of `mlflow run` is left as it was, a token in its source, too ({reason})")
 
 
@@ -190,9 +210,9 @@ def _options(arguments: Sequence[str]) -> tuple[Options, list[str]]:
     return Options(**given), others
 
 
-def _in_words(error: Exception) -> tuple[str, int]:
+def _in_words(error: Exception | Interrupted) -> tuple[str, int]:
     """What an exception says to a user, and its exit code."""
-    if isinstance(error, UserError):
+    if isinstance(error, UserError | Interrupted):
         return str(error), error.exit_code
     kinds = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
     first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -51,8 +51,11 @@ class CasesFailedError(UserError):
         return self.text
 
 
-class Interrupted(UserError):
-    """The work was stopped by a signal; `exit_code` is 128 + the signal's number."""
+class Interrupted(KeyboardInterrupt):
+    """The work was stopped by a signal; `exit_code` is 128 + the signal's number.
+
+    No Exception: libraries take those for failures of their own, and try again (botocore) or pass over them (MLflow).
+    """
 
     def __init__(self, text: str, signal_number: int) -> None:
         super().__init__(text, signal_number)

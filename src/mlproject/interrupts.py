@@ -9,6 +9,7 @@ are the same request (`mlflow run` sends SIGTERM on top of the terminal's Ctrl-C
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from mlproject.errors import Interrupted
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 _SHELLS = {"bash", "sh", "dash"}
 SAME_REQUEST_SECONDS = 5.0
+SECONDS_TO_EXIT = 3.0
 _received: int | None = None
 _received_at = 0.0
 _graceful = False
@@ -36,7 +38,10 @@ def install() -> None:
 
 
 def ignore() -> None:
-    """Leave SIGNALS, which reach the whole process group, to the parent, with which this process ends."""
+    """Leave SIGNALS, which reach the whole process group, to the parent, with which this process ends.
+
+    Or pass over them, where it is about to end.
+    """
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
@@ -49,9 +54,9 @@ def requested() -> bool:
 def is_stop(error: BaseException) -> bool:
     """Whether an exception means that the work was stopped, rather than that it failed.
 
-    Once a signal has come, every exception does: MLflow wraps what is raised within its calls, a signal's own too.
+    Once a signal has come, every exception does: what fails then may have lost what the signal has ended.
     """
-    return isinstance(error, Interrupted | KeyboardInterrupt) or requested()
+    return isinstance(error, KeyboardInterrupt) or requested()
 
 
 def exit_code(of_failure: int) -> int:
@@ -72,6 +77,19 @@ def stop_now(text: str) -> Interrupted:
 def seconds_left(seconds: float) -> float:
     """What is left of so many seconds since the first signal; a tenth of them at least."""
     return max(seconds / 10, seconds - (time.monotonic() - _received_at))
+
+
+def exit_soon(code: int) -> None:
+    """Once a signal has come: end this process in SECONDS_TO_EXIT, even where a library's threads would keep it.
+
+    Python waits for those of concurrent.futures, and MLflow's may wait minutes there for a server that says nothing.
+    """
+    if requested():
+        ignore()
+        sys.stdout.flush()
+        timer = threading.Timer(SECONDS_TO_EXIT, os._exit, (code,))
+        timer.daemon = True
+        timer.start()
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """A data set in a bucket of a real S3 server, through the stages: as from a folder, and only what is needed comes."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -10,8 +11,10 @@ import pytest
 import yaml
 from nibabel.nifti1 import Nifti1Image
 
+import s3_proxy
 from end_to_end.test_stages import newest, run, write_split
 from mlproject import cli
+from s3_proxy import Answer, Proxy
 
 PARTS = ["train", "train", "validation", "train", "test", "test"]
 ROOT = "s3://hospital/set a"
@@ -26,6 +29,16 @@ def fetched(work: str) -> set[str]:
 def wanted(parts: set[str], *channels: str) -> set[str]:
     numbers = [number for number, part in enumerate(PARTS, start=1) if part in parts]
     return {f"sub-synthetic{number:04d} {channel}" for number in numbers for channel in channels}
+
+
+def damage_first(running: Proxy) -> None:
+    """Have the content of the first object that is asked for come as zeros, once."""
+
+    def spoil(method: str, _path: str, answer: Answer) -> None:
+        if method == "GET" and len(running.objects) == 1:
+            answer.body = bytes(len(answer.body))
+
+    running.spoil = spoil
 
 
 def test_the_stages(tracking: Path, tiny_isles: Path, buckets: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -56,7 +69,12 @@ def test_the_stages(tracking: Path, tiny_isles: Path, buckets: Path, capsys: pyt
     scan = f"{ROOT}/rawdata/sub-synthetic0001/ses-0001/sub-synthetic0001_ses-0001"
     one = ["predict", "--model", model, "--output", "s3://masks/one.nii.gz"]
     one += [f"--images.dwi={scan}_dwi.nii.gz", f"--images.adc={scan}_adc.nii.gz"]
-    assert cli.main(one) == 0 and Nifti1Image.from_filename(buckets / "masks/one.nii.gz").shape == (24, 28, 20)
+    with s3_proxy.proxy(os.environ["AWS_ENDPOINT_URL"]) as proxy, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", proxy.address)
+        damage_first(proxy)
+        assert cli.main(one) == 0 and Nifti1Image.from_filename(buckets / "masks/one.nii.gz").shape == (24, 28, 20)
+        dwi, again, adc = (key.rpartition("_")[2] for key in proxy.objects)
+        assert (dwi, again, adc) == ("dwi.nii.gz", "dwi.nii.gz", "adc.nii.gz")
     capsys.readouterr()
     assert cli.main(one) == 2 and "s3://masks/one.nii.gz exists" in capsys.readouterr().err
 
@@ -65,6 +83,20 @@ def test_the_stages(tracking: Path, tiny_isles: Path, buckets: Path, capsys: pyt
 
     # What began in the bucket goes on from a folder of this machine: the data's digest is the same.
     run("train", training__resume=trained.info.run_id, data__root=str(tiny_isles), data__split_file=split)
+
+
+@pytest.mark.long
+def test_folds_and_trials_work_on_the_copies_that_are_here(tracking: Path, tiny_isles: Path, buckets: Path) -> None:
+    shutil.copytree(tiny_isles, buckets / "hospital" / "set a")
+    run("crossvalidate", data__root=ROOT, data__folds="2")
+    copies = {file: file.stat().st_ctime_ns for file in Path("work/cache/objects").glob("*/*.nii.gz")}
+    assert len(copies) == len(wanted(set(PARTS), "dwi", "adc", "msk"))
+    space = [{"name": "loss.dice", "low": 0.1, "high": 0.9, "complement": "loss.cross_entropy"}]
+    run("search", data__root=ROOT, search__space=json.dumps(space), search__trials="2")
+    assert {file: file.stat().st_ctime_ns for file in Path("work/cache/objects").glob("*/*.nii.gz")} == copies
+    for stage in ("crossvalidate", "search"):
+        (data,) = newest(stage).inputs.dataset_inputs
+        assert json.loads(data.dataset.source)["uri"] == ROOT and newest(stage).info.status == "FINISHED"
 
 
 def test_a_bucket_that_refuses_is_one_line(tracking: Path, buckets: Path, capsys: pytest.CaptureFixture[str]) -> None:

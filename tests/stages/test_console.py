@@ -55,7 +55,7 @@ def test_json_is_alone_on_standard_output(stage: Callable[[Stage], None], capfd:
     assert "for people\n" in printed and "making cases\n" in printed and "{" not in printed
 
 
-def raising(error: Exception) -> Stage:
+def raising(error: Exception | Interrupted) -> Stage:
     def run(_settings: Any) -> None:
         raise error
 
@@ -82,7 +82,7 @@ FULL = OSError(28, "No space left on device", "/work/x")
     ],
 )
 def test_errors_are_one_line(
-    error: Exception,
+    error: Exception | Interrupted,
     code: int,
     status: str,
     words: str,
@@ -98,6 +98,20 @@ def test_errors_are_one_line(
     assert cli.main(["clean", "--debug"]) == code
     captured = capsys.readouterr()
     assert "Traceback" in captured.err and words in captured.err and captured.out == ""
+
+
+def test_what_fails_on_the_way_out_does_not_hide_a_stop(
+    stage: Callable[[Stage], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(_settings: Any) -> None:
+        try:
+            raise Interrupted("stopped by SIGINT", 2)
+        finally:
+            raise OSError(39, "Directory not empty", "model")
+
+    stage(stopped)
+    assert cli.main(["clean"]) == 130
+    assert capsys.readouterr().err == "error: stopped by SIGINT\n"
 
 
 def test_cases_that_failed_are_in_the_document(

@@ -1,11 +1,16 @@
-"""Several trials at once: each gets GPUs of its own, and too few GPUs are refused."""
+"""Several trials at once: each gets GPUs of its own, too few GPUs are refused, and all are stopped together."""
+
+import signal
+import sys
+import time
+from pathlib import Path
 
 import pytest
 import torch
 
-from mlproject import config
+from mlproject import config, interrupts
 from mlproject.errors import SettingsError
-from mlproject.stages.search_helpers import gpu_groups
+from mlproject.stages.search_helpers import gpu_groups, helpers
 from mlproject.stages.settings import SearchSettings
 
 
@@ -49,3 +54,42 @@ def test_too_few_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     with pytest.raises(SettingsError, match=r"search.parallel=2 .* need 4 GPUs, PyTorch sees 3"):
         gpu_groups(settings(2, 2))
+
+
+HELPER = """
+import pathlib, signal, time
+notes = pathlib.Path(__file__).with_name("notes")
+
+def note(*_):
+    with notes.open("a") as file:
+        print("stopped", file=file)
+
+signal.signal(signal.SIGTERM, note)
+print("ready", file=notes.open("w"), flush=True)
+for _ in range(600):
+    time.sleep(0.1)  # it closes what it has in hand
+    if notes.with_name("closed").exists():
+        break
+"""
+
+
+def test_helpers_are_stopped_once_while_the_trial_here_is_still_being_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes = tmp_path / "notes"
+    (tmp_path / "helper.py").write_text(HELPER)
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / "helper.py")])
+
+    def wait_for(text: str) -> None:
+        until = time.monotonic() + 30
+        while not notes.exists() or notes.read_text() != text:
+            assert time.monotonic() < until
+            time.sleep(0.02)
+
+    with pytest.raises(interrupts.Interrupted), helpers(settings(parallel=2, devices=1), []):
+        wait_for("ready\n")
+        monkeypatch.setattr(interrupts, "_received", signal.SIGTERM)
+        wait_for("ready\nstopped\n")
+        (tmp_path / "closed").touch()
+        raise interrupts.stop_now("stopped")
+    assert notes.read_text() == "ready\nstopped\n"

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import psutil
 import pytest
@@ -94,6 +95,34 @@ def test_validation_cases_are_dealt_out_and_their_mean_is_exact(
     assert found[0].validation_dice == found[1].validation_dice is not None
     notes = [tmp_path / f"by {rank}" for rank in range(2)]
     assert [note.read_text().split() if note.exists() else [] for note in notes] == shares
+
+
+@dataclass(frozen=True)
+class Slow:
+    """The usual validation, which takes its time, and notes in `folder` each case that it has done at all."""
+
+    folder: Path
+
+    def __call__(self, network: torch.nn.Module, case: PreparedCase, device: torch.device) -> CaseValidation:
+        time.sleep(0.3)
+        (self.folder / f"{case.name} {uuid4().hex}").touch()
+        return tiny.soft_dice(network, case, device)
+
+
+def test_stopped_in_a_validation_it_gives_that_up_and_is_the_same_fit_when_it_is_resumed(tmp_path: Path) -> None:
+    cases = partial(tiny.cases, range(11, 26))  # of 15 cases, one process has 8 and the other 7
+    whole = replace(tiny.job(tmp_path / "whole", devices=2), validation_cases=cases)
+    (*_, undisturbed) = epochs(whole)
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    job = replace(whole, folder=tmp_path / "parts", validate=Slow(notes))
+    stopped = epochs(job, lambda _: any(notes.iterdir()))
+    assert [(epoch.step, epoch.stopped) for epoch in stopped] == [(6, True)]
+    assert 0 < len(list(notes.iterdir())) < 12
+    (*_, first, last) = epochs(replace(job, validate=whole.validate))
+    assert (first.step, last.step, last.validation_dice) == (6, 12, undisturbed.validation_dice)
+    one, parts = (checkpoint.read(tmp_path / name / LAST)["network"] for name in ("whole", "parts"))
+    assert all(torch.equal(one[name], parts[name]) for name in one)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from typing import Literal
 
 from mlproject import credentials
 from mlproject.data.case import LONGEST_NAME, Case, DataSettings, LayoutName, is_plain
+from mlproject.data.storage import is_s3
 from mlproject.errors import DataError
 
 CaseNames = Literal["auto", "plain", "pseudonym"]
@@ -68,13 +69,13 @@ class CaseNaming:
         """Whether the cases of a data set get pseudonyms; once they had, a later run need not say so again."""
         if self.names != "auto":
             return self.names == "pseudonym"
-        return data.layout not in PUBLIC or ("://" not in data.root and self.table_of(data).exists())
+        return data.layout not in PUBLIC or (not is_s3(data.root) and self.table_of(data).exists())
 
     def table_of(self, data: DataSettings) -> Path:
         """Where the pseudonyms of a data set are kept. Raises DataError where that must be said."""
         if self.table is not None:
             return Path(self.table).expanduser().absolute()
-        if "://" in data.root:
+        if is_s3(data.root):
             raise DataError(f"the pseudonyms of the cases in {data.root} have no place beside them: {ADVICE}")
         root = data.root_path
         return root.with_name(f"{root.stem}_{TABLE}") if root.is_file() else root / TABLE

@@ -122,9 +122,12 @@ def load_all(
     Raises:
         DataError: with the faults of all cases together.
     """
-    with ThreadPoolExecutor(THREADS) as pool:
+    pool = ThreadPoolExecutor(THREADS)
+    try:
         loaded = pool.map(partial(_loaded_or_fault, cache, labelled), cases)
         results = list(watch("reading and preparing cases", loaded, len(cases)))
+    finally:
+        pool.shutdown(cancel_futures=True)  # where it is stopped, only the cases in hand are waited for
     faults = [result for result in results if isinstance(result, DataError)]
     if faults:
         lines = "\n".join(str(fault) for fault in faults)

@@ -72,6 +72,13 @@ class S3Folder:
             ]
         return sorted(found, key=lambda one: one.key)
 
+    def find(self, name: str) -> BucketObject:
+        """The object of this name, in its present state."""
+        with in_words(self.locate(name)):
+            head = self.client.head_object(Bucket=self.bucket, Key=self.prefix + name)
+        endpoint, etag = self.client.meta.endpoint_url, head["ETag"].strip('"')
+        return BucketObject(endpoint, self.bucket, self.prefix + name, head["ContentLength"], etag)
+
     def read(self, name: str) -> bytes:  # noqa: D102
         with in_words(self.locate(name)):
             return bytes(self.client.get_object(Bucket=self.bucket, Key=self.prefix + name)["Body"].read())

@@ -106,7 +106,7 @@ def tree_of(settings: DataSettings, cache: Path | None) -> Iterator[Tree]:
         root = top / settings.where[len(SCHEME) :]
         for file, one in objects.items():
             if file.name == READ_BY_LAYOUTS or file == root:
-                file.write_bytes(_content(one))
+                _fetch(one, file)
         yield Tree(replace(settings, root=str(root)), top, objects, cache)
 
 
@@ -135,9 +135,9 @@ def _make_file(file: Path, one: BucketObject) -> None:
         raise DataError(f"{one.uri}: no file can have this name ({error}); rename it") from error
 
 
-def _content(one: BucketObject) -> bytes:
-    from mlproject.data.s3 import S3Folder
+def _fetch(one: BucketObject, file: Path) -> None:
+    from mlproject.data.s3 import S3Folder, download
 
     if one.size > LARGEST_TABLE:
         raise DataError(f"{one.uri}: {one.size / 1e6:.0f} MB are no table and no description of a data set")
-    return S3Folder(f"{SCHEME}{one.bucket}").read(one.key)
+    download(S3Folder(f"{SCHEME}{one.bucket}").client, one, file)

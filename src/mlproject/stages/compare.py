@@ -138,7 +138,7 @@ def model_uri_of(given: str) -> str:
 
 
 def _contestant(uri: str, settings: EvaluateSettings, name: str) -> Contestant:
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         model = registry.fetch(uri, Path(folder))
         segmenter = Segmenter.load(model / "artifacts" / BUNDLE, settings.prediction.device)
         notes = () if registry.has_present_code(model) else (OTHER_CODE.format(f"Model {name}"),)

@@ -78,7 +78,7 @@ def run(settings: EvaluateSettings) -> dict[str, Any]:
     show_evaluation(given, settings)
     if settings.compare:
         return compare.run(settings)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         model = registry.fetch(settings.model, Path(folder))
         segmenter = Segmenter.load(model / "artifacts" / BUNDLE, settings.prediction.device)
         cases, notes = _cases_to_measure(settings, segmenter)

@@ -70,7 +70,7 @@ def run(settings: PostprocessSettings) -> dict[str, Any]:
 
 def settings_of(training_run: str, settings: Experiment) -> Experiment:
     """The settings a run was trained with; from `settings` come the search, and where data and work lie."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         file = runs.download(training_run, "config.yaml", Path(folder))
         if file is None:
             raise ModelError(f"run {training_run} has no config.yaml: it is not a training run of this software")

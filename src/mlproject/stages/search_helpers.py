@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from mlproject import config
+from mlproject import config, interrupts
 from mlproject.errors import SettingsError
 from mlproject.stages.console import console
 from mlproject.stages.settings import SearchSettings
@@ -39,6 +40,9 @@ def helpers(settings: SearchSettings, groups: Sequence[str]) -> Iterator[None]:
         output = subprocess.DEVNULL if console.quiet else None
         # The bars of several processes would overwrite each other: on such a terminal they print lines.
         environment = {**os.environ, "TERM": "dumb"}
+        ended = threading.Event()
+        stopper = threading.Thread(target=_stop, args=(processes, ended), name="stop-helpers", daemon=True)
+        stopper.start()
         try:
             for number in range(1, settings.search.parallel):
                 gpus = {"CUDA_VISIBLE_DEVICES": groups[number]} if groups else {}
@@ -48,14 +52,25 @@ def helpers(settings: SearchSettings, groups: Sequence[str]) -> Iterator[None]:
                 if code := process.wait():
                     console.print(f"a parallel worker ended with exit code {code}; its trial was done by another")
         finally:
-            for process in processes:
-                if process.poll() is None:
-                    process.terminate()
+            ended.set()
+            stopper.join()
             for process in processes:
                 try:
                     process.wait(SECONDS_TO_END)
                 except subprocess.TimeoutExpired:
                     process.kill()
+
+
+def _stop(processes: Sequence[subprocess.Popen[bytes]], ended: threading.Event) -> None:
+    """Stop the helpers once they are to end, and at the first signal: the trial in hand here takes its time to close.
+
+    Once, because a second signal would have them leave theirs as it is.
+    """
+    while not (interrupts.requested() or ended.wait(0.2)):
+        pass
+    for process in processes:
+        if process.poll() is None:
+            process.terminate()
 
 
 def gpu_groups(settings: SearchSettings) -> list[str]:

@@ -261,9 +261,9 @@ def epochs(job: FitJob, mlflow_run: Run, name: str = "training") -> Generator[Ep
             yield event
             if event.stopped:
                 raise interrupts.stop_now(f"stopped at step {event.step}, with a checkpoint")
-        if interrupts.requested():
-            when = "at the end of training, with a checkpoint" if begun else "before the first step"
-            raise interrupts.stop_now(f"stopped {when}")
+    if interrupts.requested():  # only now, when a signal that comes later raises by itself
+        when = "at the end of training, with a checkpoint" if begun else "before the first step"
+        raise interrupts.stop_now(f"stopped {when}")
 
 
 def _is_time_to_upload(epoch: Epoch, settings: Experiment) -> bool:

@@ -61,7 +61,7 @@ def challenge(name: str, version: int, cases: Sequence[tuple[Case, PreparedCase]
     while (holder := _holder(name)) != version:
         verdict = Verdict(moved=True, reason=f"version {version} is the first champion of {name}")
         if holder:
-            with tempfile.TemporaryDirectory() as folder:
+            with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
                 verdict = _compare(name, version, holder, cases, Path(folder))
         if not verdict.moved:
             break

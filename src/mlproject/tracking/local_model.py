@@ -1,7 +1,6 @@
 """A logged model on this machine, in a process of its own with the code that was logged with it."""
 
 import json
-import signal
 import subprocess
 import sys
 import tempfile
@@ -9,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
+from mlproject import interrupts
 from mlproject.data.case import Case
 from mlproject.errors import DataError, ModelError
 from mlproject.tracking import model_process
@@ -89,9 +89,10 @@ class LocalModel:
         with suppress(BrokenPipeError):
             process.__exit__(None, None, None)  # closes its pipes
         if code < 0:
-            return f"killed by {signal.Signals(-code).name}; was there too little memory?"
+            return f"{interrupts.end_in_words(code)}; was there too little memory?"
         self._errors.seek(0)
-        return f"exit code {code}: {(self._errors.read().strip().splitlines() or ['no message'])[-1]}"
+        last_line = (self._errors.read().strip().splitlines() or ["no message"])[-1]
+        return f"{interrupts.end_in_words(code)}: {last_line}"
 
 
 def _exchange(process: subprocess.Popen[str], request: str | None) -> dict[str, Any] | None:

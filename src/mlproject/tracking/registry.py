@@ -19,7 +19,7 @@ from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS, MLFLOW_RUN_NOTE
 
 import mlproject
-from mlproject.errors import ModelError, UserError
+from mlproject.errors import ModelError
 from mlproject.prediction.segmenter import DESCRIPTION, ModelDescription, Segmenter
 from mlproject.tracking import served_model
 from mlproject.tracking.input_example import input_example
@@ -195,12 +195,12 @@ def give_card(name: str, version: int, model_uri: str, card: str) -> None:
 def fetch(uri: str, folder: Path) -> Path:
     """The folder of a logged model, downloaded below `folder`. Raises ModelError where it cannot be had.
 
+    After a signal, threads of MLflow may still write into `folder` while it is removed.
+
     `uri`: models:/NAME@ALIAS, models:/NAME/VERSION, models:/ID, runs:/RUN/model, or a local folder.
     """
     try:
         found = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder)))
-    except UserError:  # a signal's
-        raise
     except Exception as error:  # the libraries that reach the buckets share no class of errors
         raise _no_model(uri, error) from error
     if not (found / "artifacts" / BUNDLE).is_dir():
@@ -215,7 +215,7 @@ def read_description(folder: Path) -> dict[str, Any]:
 
 def load(uri: str, device: str | None = None) -> Segmenter:
     """A logged model in this process, run by the present code."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         return Segmenter.load(fetch(uri, Path(folder)) / "artifacts" / BUNDLE, device)
 
 

@@ -21,7 +21,7 @@ from mlproject.data.case_names import for_others
 from mlproject.errors import SettingsError, TrackingError, UndeliveredError
 from mlproject.tracking import experiment_page, keep_killed
 from mlproject.tracking.run import Run, as_parameters
-from mlproject.tracking.server import public_uri
+from mlproject.tracking.server import RETRIES_VARIABLE, public_uri
 from mlproject.tracking.settings import TrackingSettings
 from mlproject.tracking.spool import Spool
 from mlproject.tracking.system_metrics import SystemMetrics
@@ -29,8 +29,10 @@ from mlproject.tracking.system_metrics import SystemMetrics
 logger = logging.getLogger(__name__)
 
 PARENT_TAG, STAGE_TAG = "mlflow.parentRunId", "stage"
-SECONDS_TO_STOP = 15.0
-"""After a signal, for what is logged to be delivered; the rest waits on the disk."""
+SECONDS_TO_STOP = 10.0
+"""After a signal, for what is logged to be delivered; the rest waits on the disk. A fold of a cross-validation closes
+three runs, each of which may wait some seconds more for a server that says nothing."""
+SOON = {RETRIES_VARIABLE: "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}  # seconds; for a process that nobody waits for
 _opened_by_launcher = ""
 
 
@@ -183,7 +185,7 @@ def _keep_killed(run_id: str) -> None:
     if interrupts.watched is None:
         return
     command = [sys.executable, keep_killed.__file__, str(interrupts.watched.pid), run_id]
-    environment = {**os.environ, "MLFLOW_TRACKING_URI": mlflow.get_tracking_uri()}
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": mlflow.get_tracking_uri(), **SOON}
     nowhere = subprocess.DEVNULL
     subprocess.Popen(command, env=environment, start_new_session=True, stdout=nowhere, stderr=nowhere)
 
@@ -267,7 +269,7 @@ def newest(settings: TrackingSettings, stage: str, **tags: str) -> str:
 
 def read_text(run_id: str, artifact: str) -> str | None:
     """A text among a run's artifacts; None where it has none of that name."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         file = download(run_id, artifact, Path(folder))
         return file.read_text() if file else None
 

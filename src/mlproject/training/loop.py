@@ -215,11 +215,13 @@ class Trainer:
         """Mean Dice and the picture of the validation cases, dealt out over the processes; None if asked to stop."""
         network, rank, world = self.state.evaluated, self.fabric.global_rank, self.fabric.world_size
         cases, values = self.validation[rank::world], []
-        for number, case in enumerate(cases, start=1):
-            if world == 1 and stop():
+        for number in range(math.ceil(len(self.validation) / world)):  # of the process with the most cases
+            (wants_stop,) = self._agree([float(stop())])
+            if wants_stop:
                 return None
-            yield Validating(self.state.step, self._share(), number, len(cases))
-            values.append(self.job.validate(network, case, self.fabric.device))
+            if number < len(cases):
+                yield Validating(self.state.step, self._share(), number + 1, len(cases))
+                values.append(self.job.validate(network, cases[number], self.fabric.device))
         values = self._gather(values)
         picture = next((value.picture for value in values if value.picture is not None), None)
         # fsum: the same whichever process has validated which case.

@@ -151,10 +151,7 @@ class _Worker:
     def death(self) -> str:
         """How it died, in words."""
         self.process.join(5)
-        code = self.process.exitcode
-        if code is not None and code < 0:
-            return f"the worker process was ended by {signal.Signals(-code).name}"
-        return f"the worker process ended by itself with exit code {code}"
+        return f"the worker process died ({interrupts.end_in_words(self.process.exitcode)})"
 
 
 def _work(cases: Sequence[Any], pipe: Connection) -> None:

@@ -17,7 +17,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from mlproject import credentials
-from mlproject.errors import Interrupted, SettingsError
+from mlproject.errors import SettingsError
 from mlproject.tuning import study_trials
 from mlproject.tuning.space import Dimension
 from mlproject.tuning.study_attempt import Attempt, Failed
@@ -170,9 +170,9 @@ class SharedStudy:
         `stop()` is true between two trials. What the objective raises:
 
         - optuna.TrialPruned: the trial is pruned.
-        - Interrupted, KeyboardInterrupt, TrackingError or an error of the study's database (none is the trial's
-          fault): the trial is failed with the reason as its user attribute `stopped`, and repeated by whoever looks
-          for work next, without charge to `retries`; the exception goes on to the caller.
+        - KeyboardInterrupt, which Interrupted is, TrackingError or an error of the study's database (none is the
+          trial's fault): the trial is failed with the reason as its user attribute `stopped`, and repeated by whoever
+          looks for work next, without charge to `retries`; the exception goes on to the caller.
         - Any other Exception, and a value that is not finite: the trial is failed with the reason as its user
           attribute `failure`, and the study goes on.
 
@@ -225,13 +225,11 @@ class SharedStudy:
         attempt = Attempt(objective, stand)
         try:
             self.optuna.optimize(attempt, n_trials=1, catch=(Failed,))
-        except Exception as error:
+        except Exception:
             if attempt.left_by is not None:
                 raise attempt.left_by from None
             failed = self.optuna.get_trials(deepcopy=False, states=(TrialState.FAIL,))
-            if isinstance(error.__context__, Interrupted):  # it came while Optuna stored the result
-                raise error.__context__ from None
-            if isinstance(error, Interrupted) or attempt.number not in [trial.number for trial in failed]:
+            if attempt.number not in [trial.number for trial in failed]:
                 raise
             # Optuna could not store the result: others have failed the trial while this process was suspended.
             logger.warning("trial %s was given to another worker: this one was silent too long", attempt.number)

@@ -8,7 +8,7 @@ import optuna
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 
 from mlproject.data.case_names import for_others
-from mlproject.errors import Interrupted, TrackingError, TrainingError, UserError
+from mlproject.errors import TrackingError, TrainingError, UserError
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class Attempt:
             return value
         except (optuna.TrialPruned, UpdateFinishedTrialError):
             raise
-        except (Interrupted, KeyboardInterrupt, TrackingError, StorageInternalError) as error:
+        except (KeyboardInterrupt, TrackingError, StorageInternalError) as error:
             self.left_by = error
             trial.set_user_attr("stopped", _one_line(error))
             raise

@@ -15,7 +15,6 @@ from matplotlib.ticker import MaxNLocator
 from optuna import visualization
 from optuna.exceptions import ExperimentalWarning
 
-from mlproject.errors import Interrupted
 from mlproject.evaluation.figures import to_png
 from mlproject.evaluation.palette import BLUE, GREY, ORANGE, VERMILLION
 from mlproject.tuning.study_view import finished_trials, name_of_value, parameters, readable_copy, reporting_trials
@@ -78,8 +77,6 @@ def draw_plots(study: optuna.Study) -> list[Plot]:
                 if not reason:
                     png = _to_png(recipe.static, for_png, value_name)
                     html = _to_html(recipe.interactive(for_html, value_name), not any(plot.html for plot in plots))
-            except Interrupted:
-                raise
             except Exception as error:  # a plot must not cost the report of a search of many hours
                 logger.warning("the study's plot %s cannot be drawn", recipe.name, exc_info=True)
                 reason, png = f"Optuna could not draw it: {type(error).__name__}: {error}", b""

@@ -1,4 +1,4 @@
-"""A proxy before a real S3 or MLflow server that counts, and spoils answers as networks, gateways and expired sessions do."""
+"""A proxy before a real S3 or MLflow server: counts, and spoils answers as networks, gateways, expired sessions do."""
 
 import http.client
 import threading

@@ -293,10 +293,12 @@ def child(parent_id: str, stage: str) -> mlflow.entities.Run | None:
 
 
 def find(run_id: str) -> mlflow.entities.Run:
-    """A run by its id. Raises TrackingError where there is none."""
+    """A run by its id. Raises TrackingError where there is none, or the server is away."""
     try:
         return mlflow.MlflowClient().get_run(run_id)
     except MlflowException as error:
+        if patience.given_up():
+            raise TrackingError(f"run {run_id} cannot be read: {error.message.splitlines()[0]}") from error
         raise TrackingError(
             f"no run {run_id!r} on {public_uri()}: copy the id from the MLflow UI, or set "
             "MLFLOW_TRACKING_URI to the server that has it"

@@ -57,4 +57,5 @@ def test_sigterm_ends_it_within_30_seconds(place: Place, mlflow_server: Server) 
     assert "has logged wait in" in command.said and "Traceback" not in command.said
     mlflow_server.go_on()
     assert place.run("sync").wait() == 0
-    assert place.client.get_run(place.run_id()).info.status == "KILLED"
+    runs = [place.client.get_run(folder.name) for folder in place.work.glob("runs/*")]
+    assert [run.info.status for run in runs] == ["KILLED"] * 2  # of `main`, and of its training

@@ -160,9 +160,9 @@ def _attempt(method: str, url: str, *how: Any, **request: Any) -> requests.Respo
         response: requests.Response = _get_http_response_with_retries(  # type: ignore[no-untyped-call]
             method, url, 0, *how, **{**request, **limits}
         )
-    except RetryError:
+    except RetryError as error:
         _state.answered = time.monotonic()
-        raise
+        raise RetryError(getattr(error.args[0], "reason", error)) from error  # its own text begins with the address
     except UNANSWERED as error:
         _state.answered = -math.inf
         if "timed out" in str(error).lower():

@@ -1,5 +1,6 @@
 """The server is away for a while where a stage needs an answer of it: the stage waits, and goes on by itself."""
 
+import signal
 import time
 
 import pytest
@@ -52,6 +53,28 @@ def test_crossvalidate_at_the_start_of_a_fold(place: Place, mlflow_server: Serve
     assert command.said.count("waiting for it, at most 120 s") == 1, command.said
     folds = _runs(place, "away-folds", "fold")
     assert sorted((run.data.tags["fold"], run.info.status) for run in folds) == [(str(n), "FINISHED") for n in range(3)]
+
+
+def test_sigterm_while_it_is_waited_for(place: Place, mlflow_server: Server) -> None:
+    command = place.start("main", tracking__experiment="away-sigterm")
+    wait_until(lambda: "Postprocessing" in command.said, command)
+    mlflow_server.stop()
+    wait_until(lambda: "waiting for it, at most 120 s" in command.said, command)
+    command.kill(signal.SIGTERM)
+    assert command.wait(30) == 128 + signal.SIGTERM, command.said
+    assert "--training.resume" in command.said and "Traceback" not in command.said
+
+
+def test_after_that_time_it_ends_and_can_be_gone_on_with(place: Place, mlflow_server: Server) -> None:
+    command = place.start("main", tracking__experiment="away-long", tracking__wait_s="8")
+    wait_until(lambda: "Postprocessing" in command.said, command)
+    mlflow_server.hang()
+    assert command.wait(60) in (2, 3), command.said
+    mlflow_server.go_on()
+    (line,) = [line for line in command.said.splitlines() if line.startswith("error: ")]
+    parent = line.rpartition("--training.resume ")[2].split()[0]
+    again = place.run("main", training__resume=parent, tracking__experiment="away-long")
+    assert again.wait() == 0, again.said
 
 
 def test_main_between_its_stages_with_a_server_that_hangs(place: Place, mlflow_server: Server) -> None:

@@ -107,10 +107,13 @@ def test_what_is_slow_gets_more_time_and_what_is_away_does_not(
     assert spool.aside == 0 and patience._state.patience == {False: 1.0, True: 4.0}
 
 
-def test_an_outage_is_waited_for_where_an_answer_is_needed(before: Proxy, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_outage_is_waited_for_where_an_answer_is_needed(
+    before: Proxy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(patience, "SECONDS_TO_BRIDGE", 0.5)
     with runs.open_run(QUICK, "study", "search") as parent:
         before.spoil = refusing(503)
-        back = threading.Timer(8, lambda: setattr(before, "spoil", lambda *_: None))
+        back = threading.Timer(2, lambda: setattr(before, "spoil", lambda *_: None))
         back.start()
         with caplog.at_level(logging.WARNING), runs.open_run(QUICK, "trial 0", "trial", parent=parent) as run:
             run.log_metrics({"a": 1})

@@ -11,6 +11,7 @@ import requests
 from mlflow.exceptions import MlflowException
 
 from mlproject import credentials
+from mlproject.data.case_names import for_others
 from mlproject.errors import UserError
 from mlproject.tracking import patience
 from mlproject.tracking.server import public_uri
@@ -153,15 +154,16 @@ def _is_of_the_entry(
 ) -> bool:
     """Whether the entry is the trouble after all: it has failed often `enough`, and fails between others that do not.
 
-    These others are a tag and a file, which tell readers of the run what it lacks, and that the server's database and
-    bucket are well.
+    These others are a tag, for the server's database, and a file for its bucket, which tells the run's readers what it
+    lacks. The tag comes first, and is one that the UI hides: where the bucket is away, readers shall see nothing.
     """
     attempts, over = spool.failed()
     slow = "timed out" in str(error).lower()
     of_this_disk = isinstance(error, OSError) and not isinstance(error, requests.RequestException)
     if attempts < enough[0] or over < enough[1] or slow or of_this_disk:
         return False
-    name, said = entry.folder.name, f"not taken by the server: {entry.folder.name} ({in_a_line(error)})"
+    name = entry.folder.name
+    said = for_others(f"not taken by the server: {name} ({in_a_line(error)})")
 
     def takes(one: Entry) -> bool:
         try:
@@ -170,17 +172,13 @@ def _is_of_the_entry(
             return False
         return True
 
-    with tempfile.TemporaryDirectory() as folder:
-        for kind in ("tags", "artifacts"):
-            (Path(folder) / kind).mkdir()
+    def note(folder: Path) -> None:
+        (folder / f"{name}.txt").write_text(f"{said}\n")
+
+    with tempfile.TemporaryDirectory() as tags, tempfile.TemporaryDirectory() as files:
         others = [
-            write_entry(Path(folder) / "tags", "tags", {"tags": {ASIDE: said}}, None),
-            write_entry(
-                Path(folder) / "artifacts",
-                "artifacts",
-                {"to": ASIDE},
-                lambda own: (own / f"{name}.txt").write_text(f"{said}\n"),
-            ),
+            write_entry(Path(tags), "tags", {"tags": {f"mlflow.{ASIDE}": said}}, None),
+            write_entry(Path(files), "artifacts", {"to": ASIDE}, note),
         ]
         return all(map(takes, others)) and not takes(entry) and all(map(takes, others))
 

@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import mlflow
@@ -51,10 +52,10 @@ def before(server: Server) -> Iterator[Proxy]:
 
 
 @pytest.fixture
-def hanging() -> Iterator[str]:
-    """The address of a server that accepts connections and never answers."""
+def hanging() -> Iterator[socket.socket]:
+    """A server that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0), backlog=100) as silent:
-        yield f"http://127.0.0.1:{silent.getsockname()[1]}"
+        yield silent
 
 
 def refusing(status: int, *parts: str, error_code: str = "") -> Callable[[str, str, Answer], None]:
@@ -69,17 +70,23 @@ def refusing(status: int, *parts: str, error_code: str = "") -> Callable[[str, s
 
 
 def test_a_hanging_server_holds_neither_a_call_nor_the_work(
-    tmp_path: Path, hanging: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, hanging: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(patience, "SECONDS_TO_LOOK", 0.2)
     monkeypatch.setattr(patience, "SECONDS_FOR_VALUES", 0.2)
-    mlflow.set_tracking_uri(hanging)
-    spool = Spool(tmp_path / "run", hanging)
+    mlflow.set_tracking_uri(f"http://127.0.0.1:{hanging.getsockname()[1]}")
+    spool = Spool(tmp_path / "run", "")
     spool.put("tags", {"tags": {"a": "1"}})
-    for answered in (-1000.0, time.monotonic()):  # seldom and just before
+    for answered, asked in ((-1000.0, b"GET /health"), (time.monotonic(), b"POST /api/")):  # long ago, and just now
         patience._state.answered = answered
         with patience.at_most(0):
             assert "does not answer (ReadTimeout)" in deliver_first(spool, RunOnServer("0" * 32).take, enough=AT_ONCE)
+        hanging.settimeout(1)
+        arrived = []
+        with suppress(TimeoutError):
+            while True:
+                arrived.append(hanging.accept()[0].recv(1000))
+        assert arrived[0].startswith(asked), arrived
     assert len(spool) == 1
     spool.close()
     (outcome,) = deliver_spools(tmp_path)

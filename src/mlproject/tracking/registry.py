@@ -5,6 +5,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -12,6 +13,7 @@ from uuid import uuid4
 import mlflow
 import yaml
 from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from mlflow.models.model import MLMODEL_FILE_NAME
@@ -21,7 +23,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS, MLFLOW_RUN_NOTE
 import mlproject
 from mlproject.errors import ModelError
 from mlproject.prediction.segmenter import DESCRIPTION, ModelDescription, Segmenter
-from mlproject.tracking import served_model
+from mlproject.tracking import patience, served_model
 from mlproject.tracking.input_example import input_example
 from mlproject.tracking.model_card import CARD, about, shortened
 from mlproject.tracking.served_model import BUNDLE, signature
@@ -94,11 +96,11 @@ def upload(run_id: str, folder: Path, parameters: Mapping[str, str], key: str) -
     client = mlflow.MlflowClient()
     run = client.get_run(run_id)
     of_key = f"source_run_id = '{run_id}' AND tags.{KEY_TAG} = '{key}'"
-    begun = client.search_logged_models([run.info.experiment_id], of_key, max_results=1)
-    model = begun[0] if begun else None
-    if model is None:
-        everything = {**parameters, **run.data.params}
-        model = client.create_logged_model(run.info.experiment_id, MODEL, run_id, {KEY_TAG: key}, everything)
+    everything = {**parameters, **run.data.params}
+    begin = partial(client.create_logged_model, run.info.experiment_id, MODEL, run_id, {KEY_TAG: key}, everything)
+    find = partial(client.search_logged_models, [run.info.experiment_id], of_key, max_results=1)
+    begun = find()
+    model = begun[0] if begun else patience.once(begin, find)
     if model.status != LoggedModelStatus.READY:
         client.log_model_artifacts(model.model_id, str(folder))
         with tempfile.TemporaryDirectory() as other:
@@ -129,9 +131,13 @@ def register(model_uri: str, name: str) -> int:
         if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):  # perhaps since a moment ago
             raise
     model = client.get_logged_model(id_in(model_uri))
-    known = client.search_model_versions(f"source_path = '{model_uri}'")
-    version = next((one for one in known if one.name == name), None)  # of a process that died since
-    version = version or client.create_model_version(name, model_uri, model_id=model.model_id)
+
+    def known() -> list[ModelVersion]:
+        """The version that it is already, made by a process that died since, or by a call whose answer was lost."""
+        return [one for one in client.search_model_versions(f"source_path = '{model_uri}'") if one.name == name]
+
+    found, create = known(), partial(client.create_model_version, name, model_uri, model_id=model.model_id)
+    version = found[0] if found else patience.once(create, known)
     # What mlflow.register_model does: it links the model's page with the version's.
     linked, link = json.loads(model.tags.get(MLFLOW_MODEL_VERSIONS, "[]")), {"name": name, "version": version.version}
     if link not in linked:

@@ -61,7 +61,8 @@ def command() -> list[str]:
 
 
 def environment(given: Mapping[str, str]) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(SOURCES), **given}
+    of_another_database = {"PGPASSWORD": "of another database"}  # as its user may have in the environment
+    return {**os.environ, **of_another_database, "PYTHONPATH": str(SOURCES), **given}
 
 
 def start(given: Mapping[str, str]) -> Lab:

@@ -15,6 +15,8 @@ SECRETS = [
     "https://MARK@host/data.git",
     "postgresql://me:MA/RK@host/database",
     "postgresql+psycopg://me:MA@RK@host/database",
+    "postgresql+psycopg://me:12345/MARK@host/database",
+    "redis://me:123456/MARK@host",
     "postgresql://me@host/database?password=MARK",
     "https://host/data?X-Amz-Credential=a&X-Amz-Signature=MARK",
     "https://host/data?token=MARK&a=b",
@@ -30,6 +32,8 @@ HARMLESS = [
     "models:/stroke-lesion@champion",
     "http://127.0.0.1:5001/models@home",
     "https://host:8443/data",
+    "postgresql://me@host:5432/database",
+    "postgresql://host:5432/database failed for me@host",
     "postgresql://me@host/database",
     "git@github.com:a/b.git",
     "ssh://git@host/a/b.git",
@@ -90,12 +94,72 @@ def test_a_secret_of_the_environment_is_refused_in_a_setting(monkeypatch: pytest
         assert "bird" not in credentials.without(value)
 
 
-@pytest.mark.parametrize("variable", credentials.VARIABLES)
+@pytest.mark.parametrize(
+    "variable",
+    [
+        "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN",
+        "STROKE_LESION_SERVER_TOKEN", "PGPASSWORD",
+    ],
+)  # fmt: skip
 def test_the_environments_secrets_are_taken_out(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(variable, "MARK of mine")
     assert credentials.without("header: MARK of mine.") == "header: ***."
     monkeypatch.setenv(variable, "stroke")  # too short to be told from a word
     assert credentials.without("stroke") == "stroke"
+
+
+FILES = {
+    "AWS_SHARED_CREDENTIALS_FILE": "[default]\naws_access_key_id = a\naws_secret_access_key = {}\n",
+    "AWS_CONFIG_FILE": "[profile lab]\nregion = a\n[profile other]\naws_session_token={}\n[",
+    "NETRC": "machine a login b password c\ndefault login d password {}\n",
+    "PGPASSFILE": "# host:1:*:me:no password\n\\:\\:1:5432:*:me:{}\nhost:",
+}
+
+
+@pytest.mark.parametrize("variable", FILES)
+def test_the_secrets_of_a_users_files_are_known(
+    variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quoted = {"NETRC": '"MARK:of mine"', "PGPASSFILE": "MARK\\:of mine:# and more"}
+    (tmp_path / "file").write_text(FILES[variable].format(quoted.get(variable, "MARK:of mine")))
+    monkeypatch.setenv(variable, str(tmp_path / "file"))
+    assert credentials.without("it is MARK:of mine, or MARK%3Aof%20mine.") == "it is ***, or ***."
+    assert credentials.without("a b c d me no password") == "a b c d me no password"
+    assert cli.main(["train", "--data.root", "/data/MARK:of mine"]) == 2
+    printed = capsys.readouterr()
+    assert f"data.root holds a secret, that of {tmp_path / 'file'}," in printed.err
+    assert "MARK" not in printed.out + printed.err
+
+
+def test_users_files_are_looked_for_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".aws").mkdir()
+    names = (".aws/credentials", ".aws/config", ".netrc", ".pgpass")
+    for variable, name in zip(FILES, names, strict=True):
+        monkeypatch.delenv(variable, raising=False)
+        (tmp_path / name).write_text(FILES[variable].format(f"secret-of-{name}"))
+    for name in names:
+        assert credentials.without(f"it is secret-of-{name}") == "it is ***"
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe\0", b"machine", b"[", b"aws_session_token = x", b"a:b"])
+@pytest.mark.parametrize("variable", FILES)
+def test_a_file_that_is_none_is_passed_over(
+    variable: str, content: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By us: who needs it says what is wrong with it. None: a folder."""
+    if content is None:
+        (tmp_path / "file").mkdir()
+    else:
+        (tmp_path / "file").write_bytes(content)
+    monkeypatch.setenv(variable, str(tmp_path / "file"))
+    assert credentials.without("a text") == "a text"
+
+
+def test_a_secret_that_begins_as_another_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(credentials.VARIABLES[0], "MARK of mine")
+    monkeypatch.setenv(credentials.VARIABLES[1], "MARK of mine and more")
+    assert credentials.without("MARK of mine and more, MARK of mine") == "***, ***"
 
 
 def test_the_last_line_is_without(capsys: pytest.CaptureFixture[str]) -> None:

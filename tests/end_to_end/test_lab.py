@@ -1,6 +1,7 @@
 """The whole pipeline on a lab's server by an ordinary user, and no secret in anything that it wrote.
 
-Every place that may hold a secret holds one with MARK in it: addresses, the environment, the URL of the project.
+Every place that may hold a secret holds one with MARK in it: addresses, the environment, the URL of the project, and
+the files in the user's home that are for secrets.
 """
 
 import os
@@ -17,7 +18,7 @@ import git_server
 import postgres
 from end_to_end.conftest import PROJECT, TINY
 from lab import Lab
-from lab_server.postgres import DATABASES
+from lab_server.postgres import ADMIN, DATABASES
 
 MARK = "leak4711"
 USER, PASSWORD = "alice", f"{MARK} of alice"
@@ -27,6 +28,13 @@ SECRETS = {
     "AWS_SESSION_TOKEN": f"{MARK}-of-the-session",
     "STROKE_LESION_SERVER_TOKEN": f"{MARK}-of-the-model-server",
 }
+
+HOME = {
+    ".netrc": f'machine localhost login {USER} password "{PASSWORD}"\n',
+    ".pgpass": f"127.0.0.1:*:*:{ADMIN}:{MARK} of postgres\n",
+    ".aws/credentials": f"[default]\naws_access_key_id = a\naws_secret_access_key = {MARK}-of-aws\n",
+}
+"""The user's files."""
 
 BY_MLFLOW_RUN = (b"=== Fetching project from", b"View run ", b"View experiment ")
 """What `mlflow run` itself prints with the addresses that it was given, before and after our code (docs/server.md)."""
@@ -45,14 +53,20 @@ class Place:
     def environment(self) -> dict[str, str]:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         with_password = self.lab.address.replace("//", f"//{USER}:{PASSWORD.replace(' ', '%20')}@")
-        return {**os.environ, **SECRETS, "PATH": path, "MLFLOW_TRACKING_URI": with_password}
+        ours = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_TRACKING_")}
+        return {**ours, **SECRETS, "PATH": path, "HOME": str(self.home), "MLFLOW_TRACKING_URI": with_password}
+
+    @property
+    def home(self) -> Path:
+        return self.folder / "home"
 
     @property
     def settings(self) -> dict[str, str]:
         return {**TINY, "data.layout": "isles2022", "data.root": str(self.data), "work_dir": str(self.folder / "work")}
 
-    def run(self, *command: str) -> None:
-        done = subprocess.run(command, cwd=self.folder, env=self.environment, capture_output=True, text=True)
+    def run(self, *command: str, **environment: str) -> None:
+        given = self.environment | environment
+        done = subprocess.run(command, cwd=self.folder, env=given, capture_output=True, text=True)
         with (self.folder / "printed").open("a") as printed:
             printed.write(done.stdout + done.stderr)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -63,8 +77,8 @@ class Place:
         pairs = [word for name, value in {**self.settings, **settings}.items() for word in ("-P", f"{name}={value}")]
         self.run("mlflow", "run", project, "--env-manager", "local", "--experiment-name", "lab", *arguments, *pairs)
 
-    def stage(self, stage: str, *words: str) -> None:
-        self.run(sys.executable, str(PROJECT / "src" / "run.py"), stage, *words)
+    def stage(self, stage: str, *words: str, **environment: str) -> None:
+        self.run(sys.executable, str(PROJECT / "src" / "run.py"), stage, *words, **environment)
 
     def client(self, monkeypatch: pytest.MonkeyPatch) -> mlflow.MlflowClient:
         monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", USER)
@@ -80,6 +94,10 @@ def place(lab: Lab, tiny_isles: Path, tmp_path_factory: pytest.TempPathFactory) 
     git_server.publish(PROJECT, repositories / "project")
     with git_server.server(repositories) as address:
         place = Place(lab, folder, tiny_isles, address)
+        for name, content in HOME.items():
+            (place.home / name).parent.mkdir(parents=True, exist_ok=True)
+            (place.home / name).write_text(content)
+            (place.home / name).chmod(0o600)
         place.mlflow_run()
         yield place
 
@@ -105,13 +123,14 @@ def test_no_secret_in_anything_that_was_written(place: Place) -> None:
 @pytest.mark.long
 def test_every_stage_on_the_labs_server(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """All other stages by the same user, the search in a PostgreSQL database with a password; then the same look."""
+    monkeypatch.setattr(postgres, "PASSWORD", f"{MARK} of postgres")
     with postgres.server(postgres.binaries()) as url:
-        monkeypatch.setenv("STROKE_LESION_STUDY_DATABASE", url)
-        monkeypatch.setenv("PGPASSWORD", f"{MARK}-of-postgres")
+        at, work = url.rpartition("@")[2], ["--work_dir", str(place.folder / "work")]
+        monkeypatch.setenv("STROKE_LESION_STUDY_DATABASE", f"postgresql://{ADMIN}@{at}")  # the password is in .pgpass
         pairs = [word for name, value in place.settings.items() for word in (f"--{name}", value)]
-        again = ["--work_dir", str(place.folder / "work"), "--data.root", str(place.data)]
+        again = [*work, "--data.root", str(place.data)]
         place.stage("describe", "--data.root", str(place.data))
-        place.stage("train", *pairs)
+        place.stage("train", *pairs, MLFLOW_TRACKING_URI=place.lab.address)  # the password is in .netrc
         train = place.client(monkeypatch).search_runs(
             [place.client(monkeypatch).get_experiment_by_name("stroke-lesion").experiment_id], "tags.stage = 'train'"
         )[0]
@@ -121,7 +140,11 @@ def test_every_stage_on_the_labs_server(place: Place, monkeypatch: pytest.Monkey
                     "--output", str(place.folder / "masks"))  # fmt: skip
         place.stage("crossvalidate", *pairs, "--data.folds", "2")
         place.stage("search", "--config", "conf/search.yaml", *pairs, "--search.trials", "2")
-        place.stage("clean", *again[:2])
+        place.stage("search", "--config", "conf/search.yaml", *pairs, "--search.trials", "2",
+                    STROKE_LESION_STUDY_DATABASE=url, PGPASSWORD=f"{MARK}-of-nobody")  # fmt: skip
+        place.stage("reproduce", *pairs, "--reproduce.parts", "[crf]", "--reproduce.validations", "2")
+        place.stage("sync", *work)
+        place.stage("clean", *work)
         place.mlflow_run("-e", "train")
     assert_clean(place)
 
@@ -130,7 +153,8 @@ def assert_clean(place: Place) -> None:
     """No MARK in the database, the bucket, the user's folder, logs and what was printed."""
     found = []
     for folder in (place.folder, place.lab.folder / "buckets", place.lab.folder / "logs"):
-        for file in (path for path in folder.rglob("*") if path.is_file()):
+        secret = [place.home / name for name in HOME]
+        for file in (path for path in folder.rglob("*") if path.is_file() and path not in secret):
             content = file.read_bytes()
             lines = [line for line in content.splitlines() if MARK.encode() in line.lower()]
             if file.name == "printed":

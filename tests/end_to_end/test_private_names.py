@@ -4,8 +4,9 @@ import base64
 import gzip
 import re
 import shutil
+import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import mlflow
@@ -13,15 +14,19 @@ import nibabel as nib
 import optuna
 import pandas as pd
 import pytest
+import requests
 
 from end_to_end.conftest import TINY
-from mlproject import cli
+from mlproject import cli, config
 from mlproject.data import case_names
 from mlproject.data.case import Case, DataSettings
 from mlproject.data.cases import find_cases
+from mlproject.stages import settings as stage_settings
 from mlproject.tracking import runs
 from mlproject.tracking.model_server import _text
+from mlproject.tracking.run_on_server import RunOnServer
 from mlproject.tracking.settings import TrackingSettings
+from mlproject.tracking.spool import spools_in, waiting
 from mlproject.tuning.study_attempt import Attempt, Failed
 
 MARKS = (b"Mustermann", b"Erika", b"M\xc3\xbcller", b"PAT-770", b"mustermann", b"1950-02-28")
@@ -49,12 +54,13 @@ def hospital(tiny_isles: Path, tmp_path: Path) -> Path:
     return table
 
 
-def run(stage: str, hospital: Path, **settings: str) -> None:
-    given = {**TINY, "data.layout": "table", "data.root": str(hospital), "work_dir": "work"}
-    if stage == "evaluate":
-        given = {name: value for name, value in given.items() if name.startswith(("data", "work", "prediction"))}
+def run(stage: str, hospital: Path, code: int = 0, **settings: str) -> None:
+    usual = {**TINY, "data.layout": "table", "data.root": str(hospital), "work_dir": "work"}
+    kind = getattr(stage_settings, cli.STAGES[stage][1])
+    taken = {name for name, _ in config.leaves(kind) if config.is_taken(kind, name)}
+    given = {name: value for name, value in usual.items() if name in taken}
     given |= {name.replace("__", "."): value for name, value in settings.items()}
-    assert cli.main([stage, *(word for name, value in given.items() for word in (f"--{name}", value))]) == 0
+    assert cli.main([stage, *(word for name, value in given.items() for word in (f"--{name}", value))]) == code
 
 
 def contents(file: Path) -> Iterator[bytes]:
@@ -104,6 +110,42 @@ def test_no_name_in_anything_that_a_pipeline_writes(
     for case in set(tested["case"]):  # the same pseudonym is the same case
         one, other = (frame[frame["case"] == case]["reference_ml"].iloc[0] for frame in (tested, alone))
         assert one == other
+
+
+@pytest.mark.long
+def test_no_name_in_anything_that_the_other_stages_write(
+    hospital: Path, tracking: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Temporary files that are left, what waits for a server and what is printed, too; beside the masks, nothing."""
+    scratch, masks = tracking / "scratch", tracking.with_name(f"{tracking.name} masks")
+    scratch.mkdir()
+    monkeypatch.setenv("TMPDIR", str(scratch))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    table = Path(shutil.move(hospital.parent, tracking.with_name(f"{tracking.name} data"))) / "cases.csv"
+    run("train", table)
+    (trained,) = mlflow.MlflowClient().search_runs(["1"], "tags.stage = 'train'")
+    run("postprocess", table, run=trained.info.run_id)
+    run("crossvalidate", table, data__folds="2")
+    run("search", table, search__trials="1", search__space='[{"name": "loss.dice", "low": 0.2, "high": 0.8}]')
+    run("reproduce", table, reproduce__parts="[crf]", reproduce__validations="2")
+    run("predict", table, model="models:/stroke-lesion/1", output=str(masks))
+    with monkeypatch.context() as away:
+        away.setattr(RunOnServer, "take", raising(requests.ConnectionError("refused")))
+        run("train", table, code=3, tracking__wait_s="0")
+    assert sum(map(waiting, spools_in(Path("work/spool")))) > 10
+    assert marked(tracking) == []
+    printed = "".join(capfd.readouterr())
+    assert "pseudonyms" in printed and not [mark for mark in MARKS if mark.decode() in printed]
+    written = list(masks.glob("*.nii.gz"))  # called as the cases are: they are for whoever has the scans
+    assert len(written) == 6
+    assert not [file for file in written for content in contents(file) if any(mark in content for mark in MARKS)]
+
+
+def raising(error: Exception) -> Callable[..., None]:
+    def stand_in(*_: object) -> None:
+        raise error
+
+    return stand_in
 
 
 def test_the_failure_of_a_run_names_nobody(hospital: Path, tracking: Path, monkeypatch: pytest.MonkeyPatch) -> None:

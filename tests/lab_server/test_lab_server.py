@@ -10,11 +10,13 @@ from pathlib import Path
 
 import mlflow
 import psutil
+import psycopg
 import pytest
 import requests
 
 import lab as lab_of_the_tests
 from lab import Lab
+from lab_server.postgres import ADMIN, OWNER
 
 
 def refused(**given: str) -> str:
@@ -51,6 +53,12 @@ def test_no_port(value: str) -> None:
     assert refused(SERVER_PORT=value) == f"error: SERVER_PORT={value}: give a port, 1 to 65535"
 
 
+def test_one_port_for_two_is_refused(lab: Lab) -> None:
+    with lab_of_the_tests.folder() as folder:
+        given = lab_of_the_tests.variables(folder)
+        assert refused(**given | {"SERVER_BUCKET_PORT": given["SERVER_PORT"]}).endswith(": give three ports")
+
+
 def test_nobody_without_a_password(lab: Lab) -> None:
     search = f"{lab.address}/api/2.0/mlflow/experiments/search"
     assert requests.post(search, json={"max_results": 1}).status_code == 401
@@ -62,10 +70,33 @@ def test_nobody_without_a_password(lab: Lab) -> None:
     assert not requests.get(bucket).ok
 
 
+def test_a_user_reads_what_others_have_made_and_changes_none_of_it(lab: Lab) -> None:
+    lab.add_user("carol", "carol's password")
+    api, carol = f"{lab.address}/api/2.0/mlflow", ("carol", "carol's password")
+    assert requests.get(f"{api}/experiments/get", params={"experiment_id": "0"}, auth=carol).ok
+    assert requests.post(f"{api}/runs/create", json={"experiment_id": "0"}, auth=carol).status_code == 403
+
+
+@pytest.mark.parametrize("user", [ADMIN, OWNER])
+def test_the_database_wants_a_password(lab: Lab, user: str) -> None:
+    address = {"host": "127.0.0.1", "port": lab.given["SERVER_DATABASE_PORT"], "passfile": "/dev/null"}
+    for password in ("", "guessed"):
+        with pytest.raises(psycopg.OperationalError, match="password"):
+            psycopg.connect(user=user, dbname="mlflow", password=password, **address)
+
+
+@pytest.mark.parametrize("variable", ["SERVER_PORT", "SERVER_DATABASE_PORT", "SERVER_BUCKET_PORT"])
+def test_it_listens_on_one_address_of_this_machine(lab: Lab, variable: str) -> None:
+    with socket.socket() as other:
+        assert other.connect_ex(("127.0.0.2", int(lab.given[variable]))) != 0  # where 0.0.0.0 would answer, too
+
+
 def test_passwords_are_in_files_of_their_owner_alone(lab: Lab) -> None:
     files = list((lab.folder / "secrets").iterdir())
     assert {"admin_password", "bucket", "database", "postgres", "session_key"} <= {file.name for file in files}
     assert all(stat.S_IMODE(file.stat().st_mode) == 0o600 for file in files)
+    folders = [lab.folder / name for name in ("secrets", "logs", "buckets/mlflow")]
+    assert all(stat.S_IMODE(folder.stat().st_mode) == 0o700 for folder in folders)
     secrets = [file.read_text() for file in files if file.name not in ("basic_auth.ini", "pgpass")]
     assert all(len(secret) >= 32 for secret in secrets)
     written = lab.printed() + "".join(file.read_text() for file in (lab.folder / "logs").iterdir())

@@ -20,4 +20,6 @@ def test_failure_of_an_open_run(tracking: Path) -> None:
 def test_failure_of_a_run_closed_by_another(tracking: Path) -> None:
     run_id = runs.begin(SETTINGS, "a run")
     runs.close(run_id, "FAILED", "no connection to postgresql://me:MARK@host/db")
-    assert mlflow.get_run(run_id).data.tags["failure"] == "no connection to postgresql://me@host/db"
+    runs.close(run_id, "FINISHED", "it is closed already")
+    run = mlflow.get_run(run_id)
+    assert run.info.status == "FAILED" and run.data.tags["failure"] == "no connection to postgresql://me@host/db"

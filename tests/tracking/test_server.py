@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import requests
 
 from free_port import free_port
 from lab import Lab
@@ -15,7 +16,7 @@ from mlproject import cli
 from mlproject.errors import ModelError, TrackingError
 from mlproject.tracking import server
 from mlproject.tracking.model_server import ModelServer
-from mlproject.tracking.server import connect
+from mlproject.tracking.server import connect, tracking_errors
 
 
 class NoMlflow(http.server.BaseHTTPRequestHandler):
@@ -119,6 +120,13 @@ def test_nobody_there(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "MARK" not in database
 
 
+def test_what_a_library_says_of_the_server_is_told_without_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://host")
+    with pytest.raises(TrackingError) as raised, tracking_errors():
+        raise requests.ConnectionError("no way to https://me:MARK@host/x\nmore")
+    assert str(raised.value) == "the tracking server http://host or a bucket failed: no way to https://host/x"
+
+
 @pytest.mark.parametrize(
     "stage",
     ["main", "train", "search", "crossvalidate", "reproduce", "postprocess", "evaluate", "predict", "sync", "clean"],
@@ -126,7 +134,7 @@ def test_nobody_there(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_stage_says_so_first(
     stage: str, lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """In one line, with exit code 2, before anything is written."""
+    """In one line, with exit code 2, before anything is written: who says nothing, and who has a wrong password."""
     own = {
         "crossvalidate": ["--data.folds", "2"],
         "postprocess": ["--run", "0" * 32],
@@ -134,16 +142,17 @@ def test_every_stage_says_so_first(
         "predict": ["--model", "models:/x/1", "--data.root", str(tmp_path), "--output", str(tmp_path / "masks")],
         "search": ["--config", "conf/search.yaml"],
     }
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", lab.address.replace("//", "//me:MARK%20of%20mine@"))
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
     folder = [] if stage == "predict" else ["--work_dir", str(tmp_path / "work")]
     if stage == "clean":
         (tmp_path / "work" / "runs" / ("0" * 32)).mkdir(parents=True)
-    code = cli.main([stage, *own.get(stage, []), *folder])
-    printed = capsys.readouterr()
-    assert "MARK" not in printed.out + printed.err
-    if stage == "clean":  # which shows what is there, and removes nothing
-        assert "does not know the user 'me' with this password" in printed.out + printed.err
-        return
-    assert code == 2
-    assert printed.err.startswith(f"error: the tracking server {lab.address} does not know the user 'me'")
-    assert printed.err.count("\n") == 1 and not (tmp_path / "work").exists() and not (tmp_path / "masks").exists()
+    for user, said in {"": "asks who you are", "me:MARK%20of%20mine@": "does not know the user 'me'"}.items():
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", lab.address.replace("//", f"//{user}"))
+        code = cli.main([stage, *own.get(stage, []), *folder])
+        printed = capsys.readouterr()
+        assert "MARK" not in printed.out + printed.err
+        if stage == "clean":  # which shows what is there, and removes nothing
+            assert said in printed.out + printed.err
+            continue
+        assert code == 2 and printed.err.startswith(f"error: the tracking server {lab.address} {said}")
+        assert printed.err.count("\n") == 1 and not (tmp_path / "work").exists() and not (tmp_path / "masks").exists()

@@ -1,6 +1,7 @@
 """The queue on the disk, and how entries are delivered from it: in order, once, and none is dropped."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from mlproject.tracking import runs
 from mlproject.tracking.delivery import Delivery, deliver_first
 from mlproject.tracking.run_on_server import RunOnServer
 from mlproject.tracking.settings import TrackingSettings
-from mlproject.tracking.spool import ASIDE, CONTENT, REASON, Entry, Spool, SpoolBusyError, waiting
+from mlproject.tracking.spool import ASIDE, CONTENT, FILES, REASON, Entry, Spool, SpoolBusyError, waiting
 from mlproject.tracking.waiting import deliver_spools
 from mlproject.training.progress import Point
 
@@ -67,6 +68,20 @@ def test_what_a_killed_process_left_half_written_is_no_entry(tmp_path: Path) -> 
     spool.close()
     again = Spool(tmp_path / "run", "")
     assert kinds(again) == ["whole"] and not half.exists()
+
+
+def test_an_entry_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is its name there alone after a power cut: `put` returns when the folder is on the disk, too."""
+    spool, fsync, synced = Spool(tmp_path / "run", ""), os.fsync, list[tuple[Path, int]]()
+
+    def watched(handle: int) -> None:
+        synced.append((Path(f"/proc/self/fd/{handle}").readlink(), waiting(tmp_path / "run")))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    spool.put("kind", {}, lambda folder: (folder / "a.txt").write_text("x"))
+    assert {CONTENT, "a.txt", FILES} <= {path.name for path, named in synced if not named}
+    assert synced[-1] == (tmp_path / "run", 1)
 
 
 def test_only_the_last_checkpoint_waits(tmp_path: Path) -> None:
@@ -149,6 +164,18 @@ def test_what_may_pass_waits_and_what_may_not_is_kept_aside(
         assert place.name.endswith("-first") and str(error).splitlines()[0] in (place / REASON).read_text()
         spool.try_again()
         assert kinds(spool) == ["first", "second"]
+
+
+@pytest.mark.parametrize("kind", [requests.ConnectionError, KeyError])
+def test_why_an_entry_is_not_delivered_is_told_without_secrets(tmp_path: Path, kind: type[Exception]) -> None:
+    spool = Spool(tmp_path / "run", "")
+    spool.put("first", {})
+
+    def fail(_: Entry) -> None:
+        raise kind("no way to https://me:MARK@host/x")
+
+    said = deliver_first(spool, fail) or next((tmp_path / "run" / ASIDE).glob(f"*/{REASON}")).read_text()
+    assert "https://host/x" in said and "MARK" not in said
 
 
 def test_a_damaged_entry_stops_nothing_and_is_kept(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from mlproject.errors import SettingsError, TrackingError, UndeliveredError
 from mlproject.tracking import experiment_page, keep_killed, patience
 from mlproject.tracking.patience import CREATION_TAG
 from mlproject.tracking.run import Run, as_parameters
-from mlproject.tracking.server import RETRIES_VARIABLE, public_uri
+from mlproject.tracking.server import public_uri
 from mlproject.tracking.settings import TrackingSettings
 from mlproject.tracking.spool import Spool
 from mlproject.tracking.system_metrics import SystemMetrics
@@ -34,7 +34,8 @@ PARENT_TAG, STAGE_TAG = "mlflow.parentRunId", "stage"
 SECONDS_TO_STOP = 10.0
 """After a signal, for what is logged to be delivered; the rest waits on the disk. A fold of a cross-validation closes
 three runs, each of which may wait some seconds more for a server that says nothing."""
-SOON = {RETRIES_VARIABLE: "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}  # seconds; for a process that nobody waits for
+SOON = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
+"""Attempts and seconds of MLflow's calls in a process that nobody waits for."""
 _opened_by_launcher = ""
 
 

@@ -44,6 +44,16 @@ class Server:
                 time.sleep(0.1)
         raise AssertionError(self.log.read_text())
 
+    def hang(self) -> None:
+        """Have it accept connections and answer nothing, until `go_on`."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Have it answer again, what it was asked meanwhile, too; nothing, where it has ended."""
+        if self._process is not None:
+            os.killpg(self._process.pid, signal.SIGCONT)
+
     def stop(self) -> None:
         """End it at once, and all its processes."""
         if self._process is not None:

@@ -1,4 +1,4 @@
-"""A proxy before the real S3 server that counts, and spoils answers as networks, gateways and expired sessions do."""
+"""A proxy before a real S3 or MLflow server: counts, and spoils answers as networks, gateways, expired sessions do."""
 
 import http.client
 import threading
@@ -66,12 +66,12 @@ def proxy(server: str) -> Iterator[Proxy]:
             answer = Answer(response.status, headers, response.read())
             upstream.close()
             if self.command == "GET" and "?" not in self.path.replace("?x-id=GetObject", ""):
-                state.objects.append(self.path.partition("?")[0].split("/", 2)[2])
+                state.objects.append(self.path.partition("?")[0].split("/", 2)[-1])
             state.spoil(self.command, self.path, answer)
             time.sleep(state.delay_s)
             self._send(answer)
 
-        do_HEAD = do_PUT = do_POST = do_DELETE = do_GET  # noqa: N815
+        do_HEAD = do_PUT = do_POST = do_PATCH = do_DELETE = do_GET  # noqa: N815
 
         def _send(self, answer: Answer) -> None:
             self.send_response(answer.status)

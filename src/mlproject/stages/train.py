@@ -11,7 +11,7 @@ from typing import Any
 
 from mlproject import config, interrupts
 from mlproject.data.dataset import DataSet
-from mlproject.errors import Interrupted, ModelError, TrainingError, UndeliveredError
+from mlproject.errors import Interrupted, ModelError, TrackingError, TrainingError
 from mlproject.evaluation.validation import WholeVolumeDice
 from mlproject.network.architectures import build_network
 from mlproject.prediction.postprocessing import Postprocessing
@@ -123,14 +123,14 @@ def prepare(settings: Experiment) -> DataSet:
 
 @contextmanager
 def saying_how_to_resume(stage: str, mlflow_run: Run, settings: Experiment) -> Iterator[None]:
-    """Within: being interrupted ends in a text that says with which command to go on."""
+    """Within: being interrupted, or a server that is away, ends in a text that says with which command to go on."""
     file = settings.run_path(mlflow_run.id) / "config.yaml"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(config.dump(settings))
     try:
         with worker_errors():
             yield
-    except (Interrupted, TrainingError, UndeliveredError) as error:
+    except (Interrupted, TrainingError, TrackingError) as error:
         words = [sys.executable, sys.argv[0], stage, "--config", str(file), "--training.resume", mlflow_run.id]
         how = f"{shlex.join(words)} (or with the same `mlflow run` command and --run-id {mlflow_run.id})"
         if settings.training.nodes > 1:

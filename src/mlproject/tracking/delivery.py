@@ -1,27 +1,29 @@
 """Bringing what a run has logged to its server, beside the work: in order, and for as long as it takes."""
 
 import logging
-import os
+import tempfile
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import requests
 from mlflow.exceptions import MlflowException
 
 from mlproject import credentials
+from mlproject.data.case_names import for_others
 from mlproject.errors import UserError
-from mlproject.tracking.server import RETRIES_VARIABLE, public_uri
-from mlproject.tracking.spool import Entry, Spool
+from mlproject.tracking import patience
+from mlproject.tracking.server import public_uri
+from mlproject.tracking.spool import ASIDE, Entry, Spool, write_entry
 
 logger = logging.getLogger(__name__)
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 10.0  # seconds between two attempts
 SECONDS_TO_END, SECONDS_UNTOLD = 2.0, 3.0
-TIMEOUT_VARIABLE = "MLFLOW_HTTP_REQUEST_TIMEOUT"
-RETRIES, TIMEOUT, LONGEST_TIMEOUT = 2, 120, 3600
-"""MLflow's own attempts end after 6 seconds, not after 4 minutes. Its timeout (seconds) is doubled for an upload that
-did not end in time: a proxy answers when the bucket has the whole file."""
+OFTEN = (5, 100.0)
+"""Failures of an entry, and seconds from the first to the last, after which a server that takes others is tried no
+more; shorter than the usual tracking.wait_s, so that it comes before a command's end."""
 NOT_ABOUT_THE_ENTRY = {401, 403, 407, 408, 425, 429}
 """Of the refusals (HTTP 4xx), those that anything sent now would get."""
 NEVER_ABOUT_THE_ENTRY = {"BAD_REQUEST", "TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR"}
@@ -65,10 +67,13 @@ class Delivery:
         self._deliver = deliver
         self._ends = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"deliver-{spool.folder.name}", daemon=True)
-        fail_soon()
         self._thread.start()
 
     def _run(self) -> None:
+        with patience.at_most(patience.SECONDS_TO_BRIDGE):
+            self._deliver_all()
+
+    def _deliver_all(self) -> None:
         pause = FIRST_PAUSE
         while not self._ends.is_set():
             before = len(self.spool)
@@ -101,6 +106,8 @@ class Delivery:
             if len(self.spool) < left and not in_all:
                 until = time.monotonic() + seconds
             left = len(self.spool)
+        if left:
+            patience.give_up()
         return left
 
     def finish(self, seconds: float, in_all: bool = False) -> int:
@@ -114,11 +121,15 @@ class Delivery:
         return left
 
 
-def deliver_first(spool: Spool, deliver: Callable[[Entry], None], seconds: float = 0) -> str:
+def deliver_first(
+    spool: Spool, deliver: Callable[[Entry], None], seconds: float = 0, enough: tuple[int, float] = OFTEN
+) -> str:
     """Deliver the first entry of a spool, waiting so long for one; why the server takes nothing now, "" if it does.
 
-    An entry that the server refuses for good is set aside, and said.
+    An entry that the server refuses for good is set aside, and said; so is one that has failed often `enough`, as
+    OFTEN, where the server takes others.
     """
+    entry = None
     try:
         entry = spool.first(seconds)
         if entry is None:
@@ -126,18 +137,50 @@ def deliver_first(spool: Spool, deliver: Callable[[Entry], None], seconds: float
         deliver(entry)
     except Exception as error:
         reason = in_a_line(error)
-        if not _may_pass(error):
-            try:
-                place, run = spool.set_aside(reason), spool.folder.name
-            except OSError as full:
-                return f"the server refuses an entry ({reason}), which cannot be set aside ({full.strerror})"
-            logger.error("run %s: the server refuses an entry, which is kept in %s: %s", run, place, reason)
-            return ""
-        if "timed out" in str(error).lower():
-            _be_more_patient()
-        return reason
+        if _may_pass(error) and not (entry and _is_of_the_entry(error, entry, spool, deliver, enough)):
+            return reason
+        try:
+            place, run = spool.set_aside(reason), spool.folder.name
+        except OSError as full:
+            return f"the server refuses an entry ({reason}), which cannot be set aside ({full.strerror})"
+        logger.error("run %s: the server refuses an entry, which is kept in %s: %s", run, place, reason)
+        return ""
     spool.remove()
     return ""
+
+
+def _is_of_the_entry(
+    error: Exception, entry: Entry, spool: Spool, deliver: Callable[[Entry], None], enough: tuple[int, float]
+) -> bool:
+    """Whether the entry is the trouble after all: it has failed often `enough`, and fails between others that do not.
+
+    These others are a tag, for the server's database, and a file for its bucket, which tells the run's readers what it
+    lacks. The tag comes first, and is one that the UI hides: where the bucket is away, readers shall see nothing.
+    """
+    attempts, over = spool.failed()
+    slow = "timed out" in str(error).lower()
+    of_this_disk = isinstance(error, OSError) and not isinstance(error, requests.RequestException)
+    if attempts < enough[0] or over < enough[1] or slow or of_this_disk:
+        return False
+    name = entry.folder.name
+    said = for_others(f"not taken by the server: {name} ({in_a_line(error)})")
+
+    def takes(one: Entry) -> bool:
+        try:
+            deliver(one)
+        except Exception:  # of MLflow and what it uses
+            return False
+        return True
+
+    def note(folder: Path) -> None:
+        (folder / f"{name}.txt").write_text(f"{said}\n")
+
+    with tempfile.TemporaryDirectory() as tags, tempfile.TemporaryDirectory() as files:
+        others = [
+            write_entry(Path(tags), "tags", {"tags": {f"mlflow.{ASIDE}": said}}, None),
+            write_entry(Path(files), "artifacts", {"to": ASIDE}, note),
+        ]
+        return all(map(takes, others)) and not takes(entry) and all(map(takes, others))
 
 
 def in_a_line(error: BaseException) -> str:
@@ -159,17 +202,3 @@ def _may_pass(error: Exception) -> bool:
         return True
     raised_by = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
     return bool(raised_by & {"urllib3", "botocore", "boto3", "s3transfer", "sqlalchemy"})
-
-
-def fail_soon() -> None:
-    """Have MLflow say soon that a server is gone; a user may have asked for sooner."""
-    given = os.environ.get(RETRIES_VARIABLE, "")
-    if not logger.isEnabledFor(logging.DEBUG):  # a line for each attempt, a traceback for each failure of a database
-        logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
-        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
-    os.environ[RETRIES_VARIABLE] = str(min(RETRIES, int(given) if given.isdigit() else RETRIES))
-
-
-def _be_more_patient() -> None:
-    given = os.environ.get(TIMEOUT_VARIABLE, "")
-    os.environ[TIMEOUT_VARIABLE] = str(min(2 * int(given) if given.isdigit() else 2 * TIMEOUT, LONGEST_TIMEOUT))

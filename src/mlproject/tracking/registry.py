@@ -5,6 +5,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -21,9 +22,10 @@ from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS, MLFLOW_RUN_NOTE
 import mlproject
 from mlproject.errors import ModelError, UserError
 from mlproject.prediction.segmenter import DESCRIPTION, ModelDescription, Segmenter
-from mlproject.tracking import served_model
+from mlproject.tracking import patience, served_model
 from mlproject.tracking.input_example import input_example
 from mlproject.tracking.model_card import CARD, about, shortened
+from mlproject.tracking.patience import CREATION_TAG
 from mlproject.tracking.served_model import BUNDLE, signature
 
 PACKAGE = Path(mlproject.__file__).parent
@@ -94,11 +96,11 @@ def upload(run_id: str, folder: Path, parameters: Mapping[str, str], key: str) -
     client = mlflow.MlflowClient()
     run = client.get_run(run_id)
     of_key = f"source_run_id = '{run_id}' AND tags.{KEY_TAG} = '{key}'"
-    begun = client.search_logged_models([run.info.experiment_id], of_key, max_results=1)
-    model = begun[0] if begun else None
-    if model is None:
-        everything = {**parameters, **run.data.params}
-        model = client.create_logged_model(run.info.experiment_id, MODEL, run_id, {KEY_TAG: key}, everything)
+    everything = {**parameters, **run.data.params}
+    begin = partial(client.create_logged_model, run.info.experiment_id, MODEL, run_id, {KEY_TAG: key}, everything)
+    find = partial(client.search_logged_models, [run.info.experiment_id], of_key, max_results=1)
+    begun = find()
+    model = begun[0] if begun else patience.once(begin, find)
     if model.status != LoggedModelStatus.READY:
         client.log_model_artifacts(model.model_id, str(folder))
         with tempfile.TemporaryDirectory() as other:
@@ -129,7 +131,11 @@ def register(model_uri: str, name: str) -> int:
         if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):  # perhaps since a moment ago
             raise
     model = client.get_logged_model(id_in(model_uri))
-    version = client.create_model_version(name, model_uri, model_id=model.model_id)
+    key = uuid4().hex
+    version = patience.once(
+        lambda: client.create_model_version(name, model_uri, tags={CREATION_TAG: key}, model_id=model.model_id),
+        lambda: client.search_model_versions(f"tags.`{CREATION_TAG}` = '{key}'"),
+    )
     # What mlflow.register_model does: it links the model's page with the version's.
     known = json.loads(model.tags.get(MLFLOW_MODEL_VERSIONS, "[]"))
     versions = [*known, {"name": name, "version": version.version}]

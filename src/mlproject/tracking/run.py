@@ -26,7 +26,7 @@ from mlproject import config
 from mlproject.data.splits import Split
 from mlproject.errors import TrackingError, UndeliveredError
 from mlproject.prediction.segmenter import Segmenter
-from mlproject.tracking import registry
+from mlproject.tracking import patience, registry
 from mlproject.tracking.delivery import OUTAGE, Delivery
 from mlproject.tracking.run_on_server import CHECKPOINTS, IMAGES, RunOnServer
 from mlproject.tracking.spool import Spool, write_entry
@@ -221,7 +221,8 @@ class Run:
     def _close_ahead(self, status: str, end_time_ms: int) -> bool:
         """Set the run's status past the spool; False where the server does not take it."""
         try:
-            self._on_server.close(status, end_time_ms)
+            with patience.at_most(0):
+                self._on_server.close(status, end_time_ms)
         except Exception:  # of MLflow and what it uses
             return False
         return True

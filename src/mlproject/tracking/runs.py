@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import mlflow
 from mlflow.entities import RunTag
@@ -19,7 +20,8 @@ from mlflow.tracking.context.registry import resolve_tags
 from mlproject import interrupts
 from mlproject.data.case_names import for_others
 from mlproject.errors import SettingsError, TrackingError, UndeliveredError
-from mlproject.tracking import experiment_page, keep_killed
+from mlproject.tracking import experiment_page, keep_killed, patience
+from mlproject.tracking.patience import CREATION_TAG
 from mlproject.tracking.run import Run, as_parameters
 from mlproject.tracking.server import public_uri
 from mlproject.tracking.settings import TrackingSettings
@@ -106,13 +108,14 @@ def open_run(
         TrackingError: the run cannot be opened, or another process has it open.
         UndeliveredError: all is done, and some of what was logged waits in the spool.
     """
+    patience.install(settings.wait_s)
     all_tags = {STAGE_TAG: stage, **({PARENT_TAG: parent.id} if parent else {}), **(tags or {})}
     if run_id:
         refuse_other_stage(run_id, stage)
     try:
         if not run_id:
             experiment = parent.experiment_id if parent else _experiment(settings)
-            new = mlflow.MlflowClient().create_run(experiment, tags=resolve_tags(all_tags), run_name=name)
+            new = _create(experiment, name, all_tags)
         try:
             spool = Spool(spools / (run_id or new.info.run_id), public_uri()) if spools is not None else None
         except TrackingError as error:
@@ -133,6 +136,17 @@ def open_run(
         raise
     if undelivered := run.close(run.ends_as, settings.wait_s):
         raise UndeliveredError(undelivered)
+
+
+def _create(experiment: str, name: str, tags: Mapping[str, str]) -> mlflow.entities.Run:
+    """A new run; one only, should its creation be answered too late."""
+    client, key = mlflow.MlflowClient(), uuid4().hex
+    all_tags = resolve_tags({**tags, CREATION_TAG: key})  # git commit, user ..., as mlflow.start_run sets them
+    created: mlflow.entities.Run = patience.once(
+        lambda: client.create_run(experiment, tags=all_tags, run_name=name),
+        lambda: client.search_runs([experiment], f"tags.`{CREATION_TAG}` = '{key}'"),
+    )
+    return created
 
 
 def _again(run_id: str, tags: Mapping[str, str]) -> mlflow.entities.Run:
@@ -165,8 +179,9 @@ def _close_after(run: Run, error: BaseException, wait_s: float) -> None:
     else:
         with suppress(TrackingError):  # the disk is full
             run.tag(failure=for_others(str(error))[:5000] or type(error).__name__)
-        # Where a run below has waited in vain, this one need not wait as long.
-        undelivered = run.close("FAILED", 0 if isinstance(error, UndeliveredError) else wait_s)
+        # Where a call, or a run below, has waited in vain, this one need not wait as long.
+        in_vain = isinstance(error, UndeliveredError) or patience.given_up()
+        undelivered = run.close("FAILED", 0 if in_vain else wait_s)
     if undelivered:
         logger.warning(undelivered)
 
@@ -192,8 +207,7 @@ def begin(settings: TrackingSettings, name: str, run_id: str = "") -> str:
     """A run (a new one, or the one given) that several processes will share, each by `attach`; its id."""
     if run_id:
         return run_id
-    tags = resolve_tags()  # git commit, user ..., as mlflow.start_run sets them
-    return str(mlflow.MlflowClient().create_run(_experiment(settings), tags=tags, run_name=name).info.run_id)
+    return str(_create(_experiment(settings), name, {}).info.run_id)
 
 
 def attach(run_id: str) -> Run:
@@ -279,10 +293,12 @@ def child(parent_id: str, stage: str) -> mlflow.entities.Run | None:
 
 
 def find(run_id: str) -> mlflow.entities.Run:
-    """A run by its id. Raises TrackingError where there is none."""
+    """A run by its id. Raises TrackingError where there is none, or the server is away."""
     try:
         return mlflow.MlflowClient().get_run(run_id)
     except MlflowException as error:
+        if patience.given_up():
+            raise TrackingError(f"run {run_id} cannot be read: {error.message.splitlines()[0]}") from error
         raise TrackingError(
             f"no run {run_id!r} on {public_uri()}: copy the id from the MLflow UI, or set "
             "MLFLOW_TRACKING_URI to the server that has it"

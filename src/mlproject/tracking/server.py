@@ -16,11 +16,11 @@ from sqlalchemy.pool import NullPool
 
 from mlproject import credentials
 from mlproject.errors import TrackingError
+from mlproject.tracking import patience
 from mlproject.tracking.source import mend_source
 
-SECONDS_TO_ANSWER = 8
+SECONDS_TO_ANSWER, SECONDS_TO_BRIDGE = 8, 2
 PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}  # of the databases that MLflow itself can log to
-RETRIES_VARIABLE = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 
 
 def connect() -> None:
@@ -35,17 +35,13 @@ def connect() -> None:
         _wait_for_server(uri)
     elif scheme.partition("+")[0] in PORTS:
         _try_database(uri)
-    usual = os.environ.get(RETRIES_VARIABLE)
-    os.environ[RETRIES_VARIABLE] = "1"
+    patience.install()
     try:
-        mlflow.MlflowClient().search_experiments(max_results=1)
-        mend_source()
+        with patience.at_most(SECONDS_TO_BRIDGE):
+            mlflow.MlflowClient().search_experiments(max_results=1)
+            mend_source()
     except MlflowException as error:
         raise TrackingError(_refusal(error)) from error
-    finally:
-        os.environ.pop(RETRIES_VARIABLE)
-        if usual is not None:
-            os.environ[RETRIES_VARIABLE] = usual
 
 
 def _refusal(error: MlflowException) -> str:

@@ -19,8 +19,8 @@ class TrackingSettings:
             atlas), and pseudonym for all others, whose names may be patients'.
         case_table: CSV file that says whose pseudonym is whose, never logged; null is case_names.csv in data.root.
         system_metrics: log CPU, memory, disk and GPU use with each run.
-        wait_s: seconds for which the end of a run waits for a server that takes nothing; what is left stays in
-            work_dir, and `sync` delivers it.
+        wait_s: seconds for which the end of a run, and a stage that needs an answer, wait for a server that is away;
+            what is not delivered stays in work_dir, and `sync` delivers it.
     """
 
     experiment: str = "stroke-lesion"

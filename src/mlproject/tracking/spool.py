@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -86,6 +87,7 @@ class Spool:
         known = [*self._names, *_names_in(folder / ASIDE)]
         self._next = max((int(name[:8]) for name in known), default=0) + 1
         self._changed = threading.Condition()
+        self._failures: list[float] = []
 
     @property
     def server(self) -> str:
@@ -141,10 +143,16 @@ class Spool:
             name = self._names[0]
         return read_entry(self.folder / name)
 
+    def failed(self) -> tuple[int, float]:
+        """Note that the first entry could not be delivered: how often that has been so, and over how many seconds."""
+        self._failures.append(time.monotonic())
+        return len(self._failures), self._failures[-1] - self._failures[0]
+
     def remove(self) -> None:
         """Take the first entry away: it is delivered."""
         with self._changed:
             name = self._names.popleft()
+            self._failures.clear()
             self._discard(self.folder / name)
             self._changed.notify_all()
 
@@ -156,6 +164,7 @@ class Spool:
             place.parent.mkdir(exist_ok=True)  # on a full disk it fails, and the entry waits where it is
             (self.folder / name).rename(place)
             self._names.popleft()
+            self._failures.clear()
             with suppress(OSError):
                 (place / REASON).write_text(f"{reason}\n")
             self._changed.notify_all()

@@ -7,12 +7,15 @@ from pathlib import Path
 import mlflow
 from mlflow.exceptions import MlflowException
 
-from mlproject.tracking.delivery import deliver_first, fail_soon, in_a_line
+from mlproject.tracking import patience
+from mlproject.tracking.delivery import deliver_first, in_a_line
 from mlproject.tracking.run_on_server import RunOnServer
 from mlproject.tracking.server import public_uri
 from mlproject.tracking.spool import Spool, SpoolBusyError, refused, spools_in, waiting
 
 UNKNOWN = "RESOURCE_DOES_NOT_EXIST"
+AT_ONCE = (1, 0.0)
+"""As `enough` of deliver_first: nobody waits for minutes, and each attempt is several."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +39,11 @@ class Outcome:
 
 def deliver_spools(spools: Path, refused_too: bool = False) -> Iterator[Outcome]:
     """Deliver what waits below `work_dir/spool`, run by run; `refused_too`: what a server refused once, too."""
-    fail_soon()
     for folder in spools_in(spools):
         if before := waiting(folder):
             try:
-                at_work, reason = False, _deliver(Spool(folder, server=""), refused_too)
+                with patience.at_most(patience.SECONDS_TO_BRIDGE):
+                    at_work, reason = False, _deliver(Spool(folder, server=""), refused_too)
             except SpoolBusyError as error:
                 at_work, reason = True, str(error)
             left = waiting(folder)
@@ -56,7 +59,7 @@ def _deliver(spool: Spool, refused_too: bool) -> str:
             spool.try_again()
         on_server, reason = RunOnServer(run_id), ""
         while len(spool) and not reason:
-            reason = deliver_first(spool, on_server.take)
+            reason = deliver_first(spool, on_server.take, enough=AT_ONCE)
         return reason or ("refused by the server" if spool.aside else "")
     except MlflowException as error:
         if error.error_code == UNKNOWN:

@@ -4,7 +4,7 @@
     python docs/make_tour.py --database sqlite:////path/to/mlflow.db    # of runs that exist: a `search` and `main`s
 
 It needs the dependency group `tour` (playwright) and Chromium or Chrome. The runs take about six minutes on 2 cores
-and are kept in build/tour, so that a second call takes one minute.
+and are kept in build/tour for the code that made them, so that a second call takes one minute.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from playwright.sync_api import Page, sync_playwright
 
 PROJECT = Path(__file__).resolve().parents[1]
 PICTURES = PROJECT / "docs" / "tour"
-SIZE = {"width": 1360, "height": 900}
+SIZE = {"width": 1560, "height": 900}
 COMMON = {
     "config": "conf/demo.yaml",
     "patches.size": "[32,32,32]",
@@ -177,8 +177,9 @@ def parallel(tour: Tour) -> None:
     tour.show(f'/compare-runs?runs=[{ids}]&experiments=["{search.experiment_id}"]', "Parallel Coordinates Plot", 5)
     select = tour.page.get_by_role("combobox").nth(1)  # the metrics; MLflow has chosen the first of all
     select.press("Backspace")
-    select.fill("trial/value")
-    select.press("Enter")
+    for metric in ("tuned/threshold", "tuned/crf_weight_bilateral", "tuned/crf_theta_alpha_mm", "trial/value"):
+        select.fill(metric)
+        select.press("Enter")
     tour.page.keyboard.press("Escape")
     tour.page.wait_for_timeout(2000)
 
@@ -194,6 +195,15 @@ def model(tour: Tour) -> None:
     name, _, version = tour.main.data.tags["registered_model"].rpartition("/")
     logged = tour.client.get_model_version(name, version).source.removeprefix("models:/")
     tour.show(f"/experiments/{tour.main.info.experiment_id}/models/{logged}", "About this logged model")
+
+
+def model_metrics(tour: Tour) -> None:
+    """Further down on that page: what was measured with the model."""
+    model(tour)
+    tour.page.get_by_text("Logged from").first.scroll_into_view_if_needed()
+    tour.page.mouse.move(SIZE["width"] / 2, SIZE["height"] / 2)
+    tour.page.mouse.wheel(0, 20_000)
+    tour.page.wait_for_timeout(1000)
 
 
 def registered(tour: Tour) -> None:
@@ -216,6 +226,7 @@ PAGES: tuple[Callable[[Tour], None], ...] = (
     parallel,
     report,
     model,
+    model_metrics,
     registered,
     version,
 )
@@ -232,7 +243,8 @@ def main() -> None:
     if given.browser is None:
         sys.exit("error: no Chromium on the path: install it, or give --browser FILE")
     PICTURES.mkdir(exist_ok=True)
-    database = given.database or make_runs(PROJECT / "build" / "tour")
+    code = subprocess.run(["git", "rev-parse", "--short", "HEAD:src"], cwd=PROJECT, capture_output=True, text=True)
+    database = given.database or make_runs(PROJECT / "build" / "tour" / code.stdout.strip())
     with user_interface(database) as address, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=given.browser, args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page(viewport=SIZE)

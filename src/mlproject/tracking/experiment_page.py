@@ -49,7 +49,7 @@ class View:
             "modelVersionFilter": "All Runs",
             "selectedColumns": list(self.columns),
             "columnOrder": [RUN_NAME],
-            "columnWidths": {RUN_NAME: 310},
+            "columnWidths": {RUN_NAME: 230},
             **(self._chart() if self.image else {}),
         }
         packed = base64.b64encode(zlib.compress(json.dumps(state).encode())).decode()
@@ -61,7 +61,7 @@ class View:
         section = {"uuid": "images", "name": self.name, "display": True, "isReordered": False, **common}
         chart = {"uuid": "image", "type": "IMAGE", "metricSectionId": "images", "imageKeys": [self.image], **common}
         return {
-            "compareRunSections": [{**section, "columns": 1, "cardHeight": 420}],
+            "compareRunSections": [{**section, "columns": 1, "cardHeight": 760}],
             "compareRunCharts": [{**chart, "showRunParams": False, "runsCountToCompare": 10}],
         }
 
@@ -74,8 +74,9 @@ RESULTS = View(
     "results",
     "Test results",
     _columns("metrics", "test/dice", "test/lesion_f1", "test/volume_difference_ml")
+    + _columns("tags", "dataset", "device")
     + _columns("attributes", "Version")
-    + _columns("tags", "dataset", "device", "champion"),  # the attribute Dataset is 300 pixels wide
+    + _columns("tags", "champion"),  # the attribute Dataset is 300 pixels wide
 )
 LOSS_AND_CRF = View(
     "loss-and-crf",

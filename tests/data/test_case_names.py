@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import stat
 import subprocess
 import sys
 from dataclasses import replace
@@ -190,6 +191,40 @@ def test_without_names(tmp_path: Path) -> None:
     assert without_names("Mustermann Erika, patient ID of Bo") == "case-0001, patient <the patient of case-0002>"
     assert without_names("Bo is no Bob") == "case-0002 is no Bob"
     assert without_names("set/Mustermann Erika/other.nii") == "set/case-0001/other.nii"
+
+
+def test_without_what_files_and_folders_are_called() -> None:
+    folder = Path.cwd() / "set" / "all"
+    odd = [Case(f"case {n}", {"dwi": folder / f"Erika {n}" / f"scan of Bo {n}.nii"}, None, str(n)) for n in (1, 2)]
+    AUTO.apply(odd, FOLDERS)
+    assert without_names("no Erika 2 here, scan of Bo 1.nii is all") == (
+        "no <a file of case-0002> here, <a file of case-0001> is all"
+    )
+
+
+def test_without_a_name_as_errors_quote_it() -> None:
+    name = 'O\'Neil "Bo"'
+    AUTO.apply(cases(name, "x"), FOLDERS)
+    assert without_names(f"no case {name!r}") == "no case 'case-0001'"
+
+
+def test_who_cannot_open_the_folder_cannot_read_the_table() -> None:
+    Path("set").chmod(0o700)
+    called(AUTO, "a")
+    assert stat.S_IMODE(Path("set/case_names.csv").stat().st_mode) == 0o600
+
+
+def test_nothing_is_left_of_a_row_that_had_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    called(AUTO, "a")
+    before = Path("set/case_names.csv").read_bytes()
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)  # where some file systems say so first
+    with pytest.raises(DataError, match="No space left on device"):
+        called(AUTO, "a", "b")
+    assert Path("set/case_names.csv").read_bytes() == before
 
 
 def test_names_change_neither_split_nor_order_nor_digest(tiny_isles: Path, tmp_path: Path) -> None:

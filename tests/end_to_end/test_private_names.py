@@ -43,7 +43,7 @@ def hospital(tiny_isles: Path, tmp_path: Path) -> Path:
         assert case.label is not None
         for file, source in {**case.images, "label": case.label}.items():
             image = nib.load(source)
-            for field in ("descrip", "db_name", "intent_name", "aux_file"):
+            for field in ("descrip", "db_name", "intent_name", "aux_file", "data_type"):
                 image.header[field] = b"Mustermann"
             image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"Mustermann Erika"))
             nib.save(image, folder / f"mustermann_{file}.nii.gz")

@@ -6,6 +6,8 @@ from pathlib import Path
 import mlflow
 import pytest
 
+from free_port import free_port
+from mlproject import cli, interrupts
 from mlproject.tracking import source as module
 from mlproject.tracking.source import Source, public_url, source
 
@@ -40,6 +42,18 @@ def test_a_token_leaves_the_run_also_where_its_settings_are_refused(tracking: Pa
     assert done.returncode == 2 and "no setting is called 'no.such'" in done.stderr
     tags = client.get_run(run.info.run_id).data.tags
     assert tags["mlflow.source.name"] == "https://host/a/b#part" and tags["mine"] == "https://MARK@host"
+
+
+def test_why_a_token_stays_is_told_without_secrets(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(interrupts, "launcher", lambda: None)
+    monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}/?token=MARK")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    assert cli.main(["train", "--no.such", "setting"]) == 2
+    printed = " ".join(capsys.readouterr().err.split())
+    assert "the run of `mlflow run` is left as it was" in printed and "token=***" in printed and "MARK" not in printed
 
 
 def test_commit_and_changes_of_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,14 @@
 """The queue on the disk, and how entries are delivered from it: in order, once, and none is dropped."""
 
+import fcntl
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pytest
@@ -17,7 +20,7 @@ from mlproject.tracking import runs
 from mlproject.tracking.delivery import Delivery, deliver_first
 from mlproject.tracking.run_on_server import RunOnServer
 from mlproject.tracking.settings import TrackingSettings
-from mlproject.tracking.spool import ASIDE, CONTENT, FILES, REASON, Entry, Spool, SpoolBusyError, waiting
+from mlproject.tracking.spool import ASIDE, CONTENT, FILES, LOCK, ORIGIN, REASON, Entry, Spool, SpoolBusyError, waiting
 from mlproject.tracking.waiting import deliver_spools
 from mlproject.training.progress import Point
 
@@ -94,6 +97,57 @@ def test_only_the_last_checkpoint_waits(tmp_path: Path) -> None:
         entries.append((entry.kind, entry.values["step"]))
         spool.remove()
     assert entries == [*(("points", step) for step in range(5)), ("checkpoints", 4)]
+
+
+def test_a_checkpoint_that_is_on_its_way_is_not_taken_for_an_old_one(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "run", "")
+    for step in range(4):
+        spool.put("checkpoints", {"step": step}, only_last=True)
+    assert waiting(tmp_path / "run") == 2  # on the disk, too
+    spool.remove()  # delivered
+    last = spool.first()
+    assert last is not None and last.values == {"step": 3} and len(spool) == 1
+
+
+def test_what_was_set_aside_keeps_its_place_before_what_a_later_process_logs(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "run", "")
+    spool.put("zebra", {})
+    spool.set_aside("refused")
+    spool.close()
+    again = Spool(tmp_path / "run", "")
+    again.put("ape", {})
+    again.try_again()
+    assert kinds(again) == ["zebra", "ape"]
+
+
+def test_nothing_is_left_of_an_entry_that_had_no_room(tmp_path: Path) -> None:
+    def full(folder: Path) -> None:
+        (folder / "half").write_text("x")
+        raise OSError(28, "No space left on device")
+
+    spool = Spool(tmp_path / "run", "")
+    with pytest.raises(TrackingError, match="No space left on device"):
+        spool.put("first", {}, full)
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {LOCK, ORIGIN}
+
+
+def test_a_lock_on_a_folder_that_another_process_has_just_replaced_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lockf, first = fcntl.lockf, iter([True])
+
+    def late(*given: Any) -> None:
+        if next(first, False):
+            shutil.rmtree(tmp_path / "run")
+            (tmp_path / "run").mkdir()
+            (tmp_path / "run" / LOCK).touch()
+        lockf(*given)
+
+    monkeypatch.setattr(fcntl, "lockf", late)
+    spool = Spool(tmp_path / "run", "")
+    lock = f"import fcntl; fcntl.lockf(open({str(tmp_path / 'run' / LOCK)!r}, 'ab'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
+    assert "BlockingIOError" in subprocess.run([sys.executable, "-c", lock], capture_output=True, text=True).stderr
+    spool.close()
 
 
 def test_one_process_at_a_time_and_a_killed_one_lets_go(tmp_path: Path) -> None:
@@ -247,6 +301,14 @@ def test_delivered_twice_it_is_there_once(tracking: Path, run_id: str) -> None:
     assert [file.path for file in client.list_artifacts(run_id, "images")] == ["images/case+step+7+timestamp+1+x.png"]
     assert Path(client.download_artifacts(run_id, "checkpoints/last.pt")).read_text() == "20"
     assert client.get_run(run_id).data.tags["checkpoint_step"] == "20"
+
+
+def test_a_run_that_is_gone_on_with_keeps_the_parameters_that_it_began_with(tracking: Path, run_id: str) -> None:
+    spool, on_server = Spool(tracking / "spool", ""), RunOnServer(run_id)
+    for value in ("1", "2"):
+        spool.put("settings", {"parameters": {"cfg.a": value, f"cfg.{value}": value}})
+        assert deliver_first(spool, on_server.take) == ""
+    assert spool.aside == 0 and mlflow.get_run(run_id).data.params == {"cfg.a": "1", "cfg.1": "1", "cfg.2": "2"}
 
 
 def test_a_late_status_does_not_undo_what_another_process_came_to(tracking: Path, run_id: str) -> None:

@@ -85,6 +85,11 @@ def test_an_alias_is_looked_up_once(run_id: str) -> None:
         registry.exact_uri("models:/my model@worst")
 
 
+def test_a_folder_that_is_not_there_is_told(tracking: Path) -> None:
+    with pytest.raises(ModelError, match="no model at 'nowhere': there is no such folder"):
+        registry.fetch("nowhere", tracking)
+
+
 @pytest.mark.parametrize("name", ["my model", "a#b|<c>'\"`$%41;&*"])
 def test_a_name_that_is_taken_works(run_id: str, name: str, tmp_path: Path) -> None:
     assert registry.register(registry.model_of(run_id), TrackingSettings(registered_model=name).registered_model) == 1

@@ -205,6 +205,8 @@ def fetch(uri: str, folder: Path) -> Path:
 
     `uri`: models:/NAME@ALIAS, models:/NAME/VERSION, models:/ID, runs:/RUN/model, or a local folder.
     """
+    if ":/" not in uri and not Path(uri).is_dir():
+        raise _no_model(uri, FileNotFoundError("there is no such folder"))
     try:
         found = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder)))
     except Exception as error:  # the libraries that reach the buckets share no class of errors

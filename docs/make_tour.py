@@ -136,7 +136,7 @@ class Tour:
 
 def run_list(tour: Tour) -> None:
     """The experiment's page in the saved view Test results."""
-    tour.show(f"/experiments/{tour.main.info.experiment_id}/runs?viewStateShareKey=results", "matching runs")
+    tour.show(f"/experiments/{tour.main.info.experiment_id}/runs?viewStateShareKey=results", tour.main.info.run_name)
 
 
 def description(tour: Tour) -> None:
@@ -147,7 +147,7 @@ def description(tour: Tour) -> None:
 
 def children(tour: Tour) -> None:
     """The run list with the newest parent opened."""
-    tour.show(f"/experiments/{tour.main.info.experiment_id}/runs?viewStateShareKey=results", "matching runs")
+    tour.show(f"/experiments/{tour.main.info.experiment_id}/runs?viewStateShareKey=results", tour.main.info.run_name)
     tour.page.locator(".ag-pinned-left-cols-container [role='row'] button:not([role])").first.click()
     tour.page.wait_for_timeout(1500)
 
@@ -166,6 +166,7 @@ def slider(tour: Tour) -> None:
     steps.fill(str(last))
     steps.press("Enter")
     steps.blur()
+    tour.page.get_by_text("validation/one case").first.scroll_into_view_if_needed()
     tour.page.wait_for_timeout(3000)
 
 
@@ -188,6 +189,7 @@ def report(tour: Tour) -> None:
     """The test report among the artifacts of the evaluation."""
     evaluation = tour.newest("evaluate", tour.main)
     tour.show(tour.run_page(evaluation, "/artifacts/report/report.html"), "report.html", 12)
+    tour.page.get_by_text("Path:").first.evaluate("element => element.remove()")  # of the machine that made it
 
 
 def model(tour: Tour) -> None:
@@ -200,9 +202,8 @@ def model(tour: Tour) -> None:
 def model_metrics(tour: Tour) -> None:
     """Further down on that page: what was measured with the model."""
     model(tour)
-    tour.page.get_by_text("Logged from").first.scroll_into_view_if_needed()
-    tour.page.mouse.move(SIZE["width"] / 2, SIZE["height"] / 2)
-    tour.page.mouse.wheel(0, 20_000)
+    metric = tour.page.get_by_text("test/dice", exact=True).first
+    metric.evaluate("element => element.scrollIntoView({block: 'center'})")
     tour.page.wait_for_timeout(1000)
 
 

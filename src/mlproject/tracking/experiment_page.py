@@ -61,7 +61,7 @@ class View:
         section = {"uuid": "images", "name": self.name, "display": True, "isReordered": False, **common}
         chart = {"uuid": "image", "type": "IMAGE", "metricSectionId": "images", "imageKeys": [self.image], **common}
         return {
-            "compareRunSections": [{**section, "columns": 1, "cardHeight": 760}],
+            "compareRunSections": [{**section, "columns": 1, "cardHeight": 600}],
             "compareRunCharts": [{**chart, "showRunParams": False, "runsCountToCompare": 10}],
         }
 

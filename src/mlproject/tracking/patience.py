@@ -101,7 +101,7 @@ def once(create: Callable[[], Made], find: Callable[[], Sequence[Made]]) -> Made
     try:
         return create()
     except MlflowException:
-        if interrupts.requested():  # MLflow wraps what a signal raises
+        if interrupts.requested():  # to stop: nothing more is begun
             raise
         for pause in (0.0, SECONDS_TO_SETTLE):  # a server that goes on may still be about to make it
             time.sleep(pause)

@@ -115,21 +115,7 @@ def open_run(
     all_tags = {STAGE_TAG: stage, **({PARENT_TAG: parent.id} if parent else {}), **(tags or {})}
     if run_id:
         refuse_other_stage(run_id, stage)
-    try:
-        if not run_id:
-            experiment = parent.experiment_id if parent else _experiment(settings)
-            new = _create(experiment, name, all_tags)
-        try:
-            spool = Spool(spools / (run_id or new.info.run_id), public_uri()) if spools is not None else None
-        except TrackingError as error:
-            if not run_id:
-                close(new.info.run_id, "FAILED", str(error))
-            raise
-        opened = _again(run_id, all_tags) if run_id else new
-        if parent is None:
-            experiment_page.set_up(opened.info.experiment_id)
-    except MlflowException as error:
-        raise TrackingError(f"run {run_id or name} cannot be opened: {error.message.splitlines()[0]}") from error
+    opened, spool = _open(settings, name, run_id, parent, all_tags, spools)
     run = Run(opened, spool)
     try:
         with _load_of_machine(run, go_on=bool(run_id)) if settings.system_metrics else nullcontext():
@@ -139,6 +125,39 @@ def open_run(
         raise
     if undelivered := run.close(run.ends_as, settings.wait_s):
         raise UndeliveredError(undelivered)
+
+
+def _open(
+    settings: TrackingSettings,
+    name: str,
+    run_id: str,
+    parent: Run | None,
+    tags: Mapping[str, str],
+    spools: Path | None,
+) -> tuple[mlflow.entities.Run, Spool | None]:
+    """A run with its tags, and its spool; see `open_run`. A run that cannot be opened after all is not left RUNNING."""
+    opened = None
+    try:
+        if not run_id:
+            opened = _create(parent.experiment_id if parent else _experiment(settings), name, tags)
+        own = opened.info.run_id if opened else run_id
+        spool = Spool(spools / own, public_uri()) if spools is not None else None
+        opened = opened or _again(run_id, tags)
+        if parent is None:
+            experiment_page.set_up(opened.info.experiment_id)
+    except MlflowException as error:
+        raise TrackingError(f"run {run_id or name} cannot be opened: {error.message.splitlines()[0]}") from error
+    except TrackingError as error:
+        if opened is not None and not run_id:
+            close(opened.info.run_id, "FAILED", str(error))
+        raise
+    except KeyboardInterrupt:
+        with suppress(MlflowException):
+            close(opened.info.run_id if opened else run_id, "KILLED")
+        if run_id == _opened_by_launcher:
+            _keep_killed(run_id)
+        raise
+    return opened, spool
 
 
 def _create(experiment: str, name: str, tags: Mapping[str, str]) -> mlflow.entities.Run:

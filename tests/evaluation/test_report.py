@@ -3,6 +3,7 @@ import gzip
 import hashlib
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -11,8 +12,11 @@ import pytest
 from nibabel.nifti1 import Nifti1Image
 from rich.console import Console
 
+import tiny
 from evaluation.gathered import EVIL, NAMES, gather
+from mlproject.data.preprocessing import PreprocessingSettings, prepare
 from mlproject.evaluation import viewer_html
+from mlproject.evaluation.gathering import Answer, Gatherer
 from mlproject.evaluation.html import NOT_A_DEVICE
 from mlproject.evaluation.metrics import METRICS, summarise_groups
 from mlproject.evaluation.palette import legends
@@ -316,3 +320,22 @@ def test_terminal_table_has_a_row_a_variant():
     assert re.search(r"network .* 0\.367 \(0\.000–0\.800\) .* 0\.250 .* 0\.25 ", printed)
     assert "Volume difference (ml)" in printed
     assert "[red]odd[/red]" in printed
+
+
+@pytest.mark.long
+def test_the_page_of_forty_noisy_cases_stays_under_40_megabytes(tmp_path):
+    """Noise is what compresses worst. One case of an ordinary grid stands for all."""
+    gatherer = Gatherer(40, ("crf",))
+    case = prepare(tiny.volume("noise", seed=0, shape=(112, 112, 72)), PreprocessingSettings())
+    label = case.native_label
+    gatherer.add(case, [Answer(variant, label, label.astype(np.float32), ()) for variant in ("network", "crf")])
+    one = gatherer.result()
+    names = [f"case-{number:04d}" for number in range(40)]
+    forty = replace(
+        one,
+        tables={variant: pd.concat([table] * 40).assign(case=names) for variant, table in one.tables.items()},
+        counts={variant: counts * 40 for variant, counts in one.counts.items()},
+        pictures=dict.fromkeys(names, next(iter(one.pictures.values()))),
+    )
+    page = write(tmp_path, forty)
+    assert 10e6 < page.stat().st_size < 40e6

@@ -130,9 +130,12 @@ def _leave_launchers_run(stopped: bool) -> None:
 
     def leave() -> None:
         try:
-            import_module("mlproject.tracking.source").mend_source()
-            if stopped:
-                import_module("mlproject.tracking.runs").close_unopened()
+            patience = import_module("mlproject.tracking.patience")
+            patience.install()
+            with patience.at_most(patience.SECONDS_TO_BRIDGE):
+                import_module("mlproject.tracking.source").mend_source()
+                if stopped:
+                    import_module("mlproject.tracking.runs").close_unopened()
             failures.clear()
         except Exception as error:  # how the stage has ended matters more
             failures[:] = [credentials.without(str(error).partition("\n")[0])]

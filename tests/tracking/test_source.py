@@ -50,7 +50,6 @@ def test_why_a_token_stays_is_told_without_secrets(
     monkeypatch.setattr(interrupts, "launcher", lambda: None)
     monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}/?token=MARK")
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     assert cli.main(["train", "--no.such", "setting"]) == 2
     printed = " ".join(capsys.readouterr().err.split())
     assert "the run of `mlflow run` is left as it was" in printed and "token=***" in printed and "MARK" not in printed

@@ -44,7 +44,7 @@ lint: $(VENV)/development  ## style, types, and that imports point one way
 	PYTHONPATH=src lint-imports
 
 # One process more than cores: many tests wait for a server or for another process.
-PYTEST = python -m pytest --numprocesses $$(($$(nproc) + 1)) --maxprocesses 8 --dist loadgroup --no-loadscope-reorder
+PYTEST = python -m pytest --numprocesses $$(($$(nproc) + 1)) --maxprocesses 8 --dist loadscope --no-loadscope-reorder
 test: $(VENV)/development  ## the whole suite, on all cores (python -m pytest FILE runs a part of it)
 	$(PYTEST) -m "not long"
 

@@ -4,8 +4,9 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -24,17 +25,34 @@ PROJECT = Path(__file__).resolve().parents[1]
 
 
 LONG_ONES = {"end_to_end", "faults", "training"}
+SHARED = ("workplace: Workplace", "lab: Lab", "place: Place")
+"""Parameters of tests for which a fixture of a whole session is made, and takes long."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What parallel workers (pytest-xdist) must not tear apart: a file's tests, and those that share a workplace.
-
-    Whole commands first, so that none of them is left for one worker at the end.
-    """
+    """Whole commands first, so that none of them is left for one of several workers (pytest-xdist) at the end."""
     items.sort(key=lambda item: item.path.parent.name not in LONG_ONES)
-    for item in items:
-        shared = [name for name in ("workplace", "lab", "mlflow_server") if name in getattr(item, "fixturenames", ())]
-        item.add_marker(pytest.mark.xdist_group(shared[0] if shared else item.path.name))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """One worker has all tests of a file, and all files that share such a fixture.
+
+    Those of a group in the sense of pytest-xdist 3.8 (`loadgroup`) are not kept together under pytest 9.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFixture(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _group_of(nodeid.partition("::")[0])
+
+    return ByFixture(config, log)
+
+
+@cache
+def _group_of(file: str) -> str:
+    text = (PROJECT / file).read_text()
+    return next((shared for shared in SHARED if shared in text), file)
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""Make the pictures of docs/tour.md: a few small runs, `mlflow ui` over them, and a browser that looks at its pages.
+"""Make the pictures of docs/tour.md and the first of README: small runs, `mlflow ui` over them, and a browser on it.
 
     make tour
     python docs/make_tour.py --database sqlite:////path/to/mlflow.db    # of runs that exist: a `search` and `main`s
@@ -218,6 +218,12 @@ def version(tour: Tour) -> None:
     tour.show(f"/models/{name}/versions/{number}", "How to call it")
 
 
+def prediction(tour: Tour) -> None:
+    """README's picture: the worst of the test cases, as the report has it."""
+    evaluation = tour.newest("evaluate", tour.main).info.run_id
+    shutil.copy(tour.client.download_artifacts(evaluation, "report/worst.png"), PROJECT / "docs" / "prediction.png")
+
+
 PAGES: tuple[Callable[[Tour], None], ...] = (
     run_list,
     description,
@@ -259,6 +265,7 @@ def main() -> None:
             if not given.only or look.__name__ in given.only:
                 look(tour)
                 tour.save(look.__name__)
+        prediction(tour)
         browser.close()
 
 

@@ -196,11 +196,25 @@ def test_a_channel_that_the_case_lacks_stays_zero_whatever_is_added_to_the_other
         assert patch[1].any()
 
 
-def test_a_patch_larger_than_the_volume_is_padded() -> None:
-    case = make_case(lesion=MIDDLE)
-    patch = patch_at(PatchDataset([case], PatchSettings(size=(40, 40, 40), augmentation=PLAIN), seed=0), 0)
-    assert patch["image"].sum() == pytest.approx(case.image.sum())
-    assert patch["label"].sum() == 12
+@pytest.mark.parametrize("size", [(12, 14, 10), (13, 16, 13), (40, 40, 40)])
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_a_patch_of_the_volumes_size_or_more_holds_all_of_it(size: tuple[int, int, int], share: float) -> None:
+    case = make_case(lesion=CORNER)
+    settings = PatchSettings(size=size, lesion_share=share, augmentation=PLAIN)
+    before = [(n - length) // 2 + (n - length) % 2 for n, length in zip(size, case.geometry.shape, strict=True)]
+    inside = tuple(slice(first, first + n) for first, n in zip(before, case.geometry.shape, strict=True))
+    patch = patch_at(PatchDataset([case], settings, seed=0), 0)
+    assert np.array_equal(patch["image"][:, *inside], case.image)
+    assert patch["image"].sum() == pytest.approx(case.image.sum()) and patch["label"].sum() == 1
+
+
+def test_along_a_longer_axis_such_a_patch_lies_around_its_centre() -> None:
+    case = make_case(lesion=CORNER)
+    patch = patch_at(
+        PatchDataset([case], PatchSettings(size=(5, 14, 4), lesion_share=1, augmentation=PLAIN), seed=0), 0
+    )
+    padded = np.pad(case.image[0], ((0, 9), (0, 0), (0, 9)))
+    assert np.array_equal(patch["image"][0], padded[9:14, :, 7:11])
 
 
 @pytest.mark.parametrize(

@@ -52,8 +52,8 @@ class PatchDataset(Dataset[PatchPlan]):
     the number of workers nor the global generators of torch and NumPy matter, and those are left as they were
     (only another thread that draws from torch's at the same moment can notice the sampler).
 
-    A case without lesion gives brain-centred patches for its lesion-centred share too. What a patch holds
-    beyond the volume is 0.
+    A case without lesion gives brain-centred patches for its lesion-centred share too. Along an axis that is no longer
+    than the patch, the patch lies around the whole volume. What a patch holds beyond the volume is 0.
     """
 
     def __init__(self, cases: Sequence[PreparedCase], settings: PatchSettings, seed: int) -> None:
@@ -81,9 +81,12 @@ class PatchDataset(Dataset[PatchPlan]):
         augmentation = draw_augmentation(settings.augmentation, len(case.image), self._generator(1, epoch, position))
         margin = augmentation.margin(settings.size, case.geometry.spacing_mm)
         centre = self._centre(number, epoch * settings.per_case + turn)
-        axes = list(zip(centre, settings.size, margin, strict=True))
-        i, j, k = (middle - size // 2 - around for middle, size, around in axes)
-        a, b, c = (size + 2 * around for _, size, around in axes)
+        axes = list(zip(centre, settings.size, case.geometry.shape, margin, strict=True))
+        i, j, k = (
+            (middle - size // 2 if size < length else (length - size) // 2) - around
+            for middle, size, length, around in axes
+        )
+        a, b, c = (size + 2 * around for _, size, _, around in axes)
         return PatchPlan(number, (i, j, k), (a, b, c), margin, augmentation)
 
     def _generator(self, *key: int) -> np.random.Generator:

@@ -70,13 +70,19 @@ tour: $(VENV)/environment  ## the pictures of docs/tour.md, made anew; needs Chr
 LESION_DATA ?= ../shared/data
 PAPER_DATA ?= $(HOME)/.stroke-lesion/phantom60
 PAPER_SPLIT ?= $(LESION_DATA)/phantom_split.csv
-paper: $(VENV)/environment  ## the paper's claims as experiments, into docs/paper.md; about 35 minutes on 2 cores
+# What the page must say of the data; of those that make_phantom.py makes, this.
+PHANTOM = The data are semi-synthetic and not ISLES: real lesion shapes (LESYMAP) in varied anatomy (ICBM-152), with noise, \
+	bias and look-alikes. Such cases are easier than patients, and what holds here need not hold there. The command \
+	**make paper** makes them, runs the experiments and writes this page.
+PAPER_ABOUT ?= $(if $(filter phantom%,$(notdir $(PAPER_DATA:/=))),$(PHANTOM))
+paper: $(VENV)/environment  ## the paper's claims as experiments, into docs/paper.md; about 75 minutes on 2 cores
 	@test -d "$(PAPER_DATA)" || test -f "$(LESION_DATA)/make_phantom.py" || { echo "make paper: no data set in \
 	$(PAPER_DATA), and no make_phantom.py in $(LESION_DATA) to make it with: give PAPER_DATA=FOLDER PAPER_SPLIT=" >&2; exit 1; }
 	test -d "$(PAPER_DATA)" || { rm -rf "$(PAPER_DATA).part" && python "$(LESION_DATA)/make_phantom.py" \
 		"$(PAPER_DATA).part" --subjects 60 --seed 0 && mv "$(PAPER_DATA).part" "$(PAPER_DATA)"; }
 	python src/run.py reproduce --config conf/reproduce.yaml --data.root "$(PAPER_DATA)" \
-		$(if $(PAPER_SPLIT),--data.split_file "$(PAPER_SPLIT)") --reproduce.document docs/paper.md $(PAPER_SETTINGS)
+		$(if $(PAPER_SPLIT),--data.split_file "$(PAPER_SPLIT)") --reproduce.document docs/paper.md \
+		$(if $(PAPER_ABOUT),--reproduce.about "$(PAPER_ABOUT)") $(PAPER_SETTINGS)
 
 clean:  ## remove .venv (data, runs and models stay)
 	rm -rf $(VENV)

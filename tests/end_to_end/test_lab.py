@@ -142,7 +142,10 @@ def test_every_stage_on_the_labs_server(place: Place, monkeypatch: pytest.Monkey
         place.stage("search", "--config", "conf/search.yaml", *pairs, "--search.trials", "2")
         place.stage("search", "--config", "conf/search.yaml", *pairs, "--search.trials", "2",
                     STROKE_LESION_STUDY_DATABASE=url, PGPASSWORD=f"{MARK}-of-nobody")  # fmt: skip
-        place.stage("reproduce", *pairs, "--reproduce.parts", "[crf]", "--reproduce.validations", "2")
+        small = place.folder / "small.yaml"
+        small.write_text("training: {batch_size: 2}")
+        place.stage("reproduce", *pairs, "--reproduce.parts", "[crf]", "--reproduce.validations", "2",
+                    "--reproduce.paper", str(small), "--reproduce.platform", str(small))  # fmt: skip
         place.stage("sync", *work)
         place.stage("clean", *work)
         place.mlflow_run("-e", "train")

@@ -127,7 +127,9 @@ def test_no_name_in_anything_that_the_other_stages_write(
     run("postprocess", table, run=trained.info.run_id)
     run("crossvalidate", table, data__folds="2")
     run("search", table, search__trials="1", search__space='[{"name": "loss.dice", "low": 0.2, "high": 0.8}]')
-    run("reproduce", table, reproduce__parts="[crf]", reproduce__validations="2")
+    Path("small.yaml").write_text("training: {batch_size: 2}")
+    networks = dict.fromkeys(("reproduce__paper", "reproduce__platform"), "small.yaml")
+    run("reproduce", table, reproduce__parts="[crf]", reproduce__validations="2", **networks)
     run("predict", table, model="models:/stroke-lesion/1", output=str(masks))
     with monkeypatch.context() as away:
         away.setattr(RunOnServer, "take", raising(requests.ConnectionError("refused")))

@@ -4,23 +4,29 @@ import json
 from pathlib import Path
 
 import mlflow
+import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from end_to_end.conftest import TINY
-from mlproject import cli
+from mlproject import cli, config
 from mlproject.errors import Interrupted
-from mlproject.stages.paper.laboratory import Laboratory
+from mlproject.stages.paper.laboratory import Laboratory, _result
+from mlproject.stages.settings import Experiment
+from mlproject.tracking.history import history, moments
 
 PAPER = """
 network: {name: vnet, vnet: {channels: 2, convolutions: [1, 1], bottom_convolutions: 1}}
 training: {optimizer: adagrad, decay: step, warmup_steps: 0, batch_size: 1}
 """
+PLATFORM = "training: {batch_size: 2, learning_rate: 3.0e-3}"
 
 
 @pytest.fixture
 def command(tracking: Path, tiny_isles: Path) -> list[str]:
     (tracking / "paper.yaml").write_text(PAPER)
+    (tracking / "platform.yaml").write_text(PLATFORM)
     settings = {
         **{name: value for name, value in TINY.items() if name != "training.accelerator"},
         "data.root": str(tiny_isles),
@@ -28,12 +34,15 @@ def command(tracking: Path, tiny_isles: Path) -> list[str]:
         "patches.per_case": "1",
         "training.steps": "6",
         "training.learning_rate": "1e-2",
+        "training.log_every": "3",
         "reproduce.seeds": "[0,1]",
         "reproduce.loss_steps": "4",
         "reproduce.workers_steps": "4",
         "reproduce.validations": "2",
         "reproduce.rates": "[1e-2]",
         "reproduce.paper": str(tracking / "paper.yaml"),
+        "reproduce.platform": str(tracking / "platform.yaml"),
+        "reproduce.about": "Of no patient: boxes.",
         "reproduce.document": str(tracking / "out" / "paper.md"),
     }
     return ["reproduce", *(word for name, value in settings.items() for word in (f"--{name}", value)), "--json"]
@@ -67,7 +76,12 @@ def test_every_claim_is_examined_and_written_down(
         assert f"(paper/{part}.png)" in page and (tracking / "out" / "paper" / f"{part}.png").stat().st_size > 10_000
     for words in ("the paper's V-Net", "4,571", "Holm", "What speaks against it", "mean gain", "No row for GPUs"):
         assert words.lower() in page.lower()
+    for words in ("1 patch of 16 x 16 x 16", "adamw, 0.003", "of claim 1, whose best validation", str(first["run_id"])):
+        assert words in page
+    assert page.count("Of no patient: boxes.") == 1 + 3 and "-e reproduce" in page
     assert str(tracking) not in page
+    for run_id in trainings(first["run_id"]):
+        assert_seconds_of_all_steps_and_validations(run_id)
 
     before = trainings(first["run_id"])
     assert len(before) == 2 + 4 and set(before.values()) == {"FINISHED"}
@@ -75,6 +89,23 @@ def test_every_claim_is_examined_and_written_down(
     again = told(capsys)
     assert again["run_id"] == first["run_id"] and again["verdicts"] == first["verdicts"]
     assert trainings(first["run_id"]) == before
+
+
+def assert_seconds_of_all_steps_and_validations(run_id: str) -> None:
+    """A training's seconds are those of its steps at least, and its clock begins before its first validation."""
+    experiment = config.from_tree(Experiment, settings_of(run_id), run_id)
+    curve = _result(run_id, experiment).curve
+    pace = history(run_id, {"train/patches_per_second": "pace"}).set_index("step")["pace"]
+    taken = (experiment.training.batch_size / pace * np.diff(pace.index, prepend=0)).cumsum()
+    assert (curve["seconds"] > taken.reindex(curve["step"], method="ffill").to_numpy() - 0.005).all()
+    assert moments(run_id, "train/loss").iloc[0] <= moments(run_id, "validation/dice").iloc[0]
+
+
+def settings_of(run_id: str) -> dict[str, object]:
+    tree: dict[str, object] = yaml.safe_load(
+        Path(mlflow.MlflowClient().download_artifacts(run_id, "config.yaml")).read_text()
+    )
+    return tree
 
 
 @pytest.mark.long

@@ -57,6 +57,8 @@ def summary(curves: pd.DataFrame) -> pd.DataFrame:
 def figure(curves: Mapping[str, pd.DataFrame]) -> Figure:
     """Validation Dice over the steps: the mean of the seeds, in a band from the lowest to the highest of them.
 
+    From Dice 0 at step 0 on, as `area` and `steps_to` take it.
+
     Args:
         curves: title of a panel → the table that `summary` takes; the panels share their axes.
     """
@@ -68,6 +70,7 @@ def figure(curves: Mapping[str, pd.DataFrame]) -> Figure:
         axes.annotate("80 % of the best", (0, level), (4, 3), textcoords="offset points", color=GREY, fontsize="small")
         for n, (variant, rows) in enumerate(table.groupby("variant", sort=False)):
             bands = rows.groupby("step")["dice"].agg(["mean", "min", "max"])
+            bands = pd.concat([pd.DataFrame(0.0, index=[0], columns=bands.columns), bands])
             axes.plot(bands.index, bands["mean"], color=COLOURS[n % 5], linestyle=STYLES[n % 5], label=str(variant))
             axes.fill_between(bands.index, bands["min"], bands["max"], color=COLOURS[n % 5], alpha=0.18, linewidth=0)
         axes.set(title=title, xlabel="optimizer step", ylim=(0, 1))

@@ -37,6 +37,7 @@ MAY_CHANGE = (
     *(name for name in train.MAY_CHANGE if name not in ("training.devices", "training.threads", "crf_search", "crf.")),
     "reproduce.parts",
     "reproduce.document",
+    "reproduce.about",
 )
 
 
@@ -70,7 +71,7 @@ def run(settings: ReproduceSettings) -> dict[str, Any]:
                 _keep(parent, *EXAMINERS[part](laboratory))
         parent.flush(settings.tracking.wait_s)
         findings = [finding for part in EXAMINERS if (finding := _finding(parent, part))]
-        written = _write(settings, laboratory, findings)
+        written = _write(settings, laboratory, findings, again)
         overview = markdown.table(("Claim", "What came of it"), [(f.claim, f.verdict) for f in findings])
         annotate(parent, STAGE, settings, dataset, again, overview)
     for finding in findings:
@@ -93,7 +94,7 @@ def _finding(parent: Run, part: str) -> Finding | None:
     return Finding.from_json(text) if text else None
 
 
-def _write(settings: ReproduceSettings, laboratory: Laboratory, findings: Sequence[Finding]) -> str:
+def _write(settings: ReproduceSettings, laboratory: Laboratory, findings: Sequence[Finding], again: str) -> str:
     """Log the page of the study, write it to `reproduce.document`, and say where it is."""
     data, split = settings.data, laboratory.dataset.split
     cases = f"{len(split.train)} cases to train, {len(split.validation)} to validate, {len(split.test)} to test"
@@ -102,9 +103,11 @@ def _write(settings: ReproduceSettings, laboratory: Laboratory, findings: Sequen
         ("channels", markdown.escape(", ".join(data.channels))),
         ("device", markdown.escape(device(settings.training))),
         ("seeds", ", ".join(map(str, settings.reproduce.seeds))),
+        ("MLflow run", markdown.code(laboratory.parent.id)),
         ("time", f"{sum(finding.minutes for finding in findings):.0f} minutes in all"),
     ]
-    laboratory.parent.log_text(page(TITLE, study, findings, "."), f"{FOLDER}/paper.md")
+    head = (TITLE, settings.reproduce.about, study, again, findings)
+    laboratory.parent.log_text(page(*head, "."), f"{FOLDER}/paper.md")
     if not settings.reproduce.document:
         return f"{FOLDER}/paper.md among the artifacts of run {laboratory.parent.id}"
     file = Path(settings.reproduce.document).expanduser().absolute()
@@ -115,7 +118,7 @@ def _write(settings: ReproduceSettings, laboratory: Laboratory, findings: Sequen
             figure = runs.download(laboratory.parent.id, f"{FOLDER}/{finding.part}.png", Path(scratch))
             assert figure is not None  # logged before the finding
             shutil.copy(figure, folder)
-    file.write_text(page(TITLE, study, findings, folder.name))
+    file.write_text(page(*head, folder.name))
     return str(file)
 
 

@@ -47,21 +47,27 @@ class Finding:
         return cls(**tree | {"tables": tables, "against": tuple(tree["against"])})
 
 
-def page(title: str, study: Sequence[tuple[str, str]], findings: Sequence[Finding], figures: str) -> str:
+def page(
+    title: str, about: str, study: Sequence[tuple[str, str]], again: str, findings: Sequence[Finding], figures: str
+) -> str:
     """The page of a study, in Markdown.
 
     Args:
         title: its heading.
+        about: what readers must know of the data, in Markdown; nothing if empty.
         study: name and value of what holds for all parts.
+        again: how to do it again, in Markdown.
         findings: in their order.
         figures: folder of the figures, PART.png, as seen from the page.
     """
-    parts = [f"# {title}", markdown.table(("", ""), study)]
+    of_the_data = (" ".join(about.split()),) * bool(about)
+    parts = [f"# {title}", *of_the_data, markdown.table(("", ""), study)]
     overview = [(f"{n}. {finding.claim}", finding.verdict) for n, finding in enumerate(findings, start=1)]
     parts.append(markdown.table(("The paper's claim", "What came of it"), overview))
+    parts.append(f"**To do it again**\n\n{again}")
     for n, finding in enumerate(findings, start=1):
         tables = ["\n\n".join(filter(None, part)) for part in finding.tables]
-        against = "\n".join(f"- {reason}" for reason in finding.against)
+        against = "\n".join(f"- {reason}" for reason in (*of_the_data, *finding.against))
         parts += [
             f"## {n}. {finding.claim}",
             f"**{finding.verdict}**",

@@ -11,6 +11,7 @@ import pandas as pd
 
 from mlproject import config
 from mlproject.data.dataset import DataSet
+from mlproject.data.patch_settings import PatchSettings
 from mlproject.prediction.probability import CaseProbability
 from mlproject.prediction.segmenter import Segmenter
 from mlproject.stages import train
@@ -68,20 +69,25 @@ class Laboratory:
         self.base = settings.alone()
 
     def experiment(self, base: Experiment | None = None, **training: object) -> Experiment:
-        """An experiment with other settings of its training, validated `reproduce.validations` times."""
+        """An experiment with other settings of its training, validated `reproduce.validations` times at least.
+
+        Less often where its epochs are too long. The first point of its curve is from before its first validation, so
+        that it says when the first step began.
+        """
         base = base or self.base
         settings = replace(base.training, **training)  # type: ignore[arg-type]
         epoch = max(1, len(self.dataset.split.train) * base.patches.per_case // settings.batch_size)
-        between = max(1, round((settings.steps or 0) / self.plan.validations / epoch))
-        return replace(base, training=replace(settings, validate_every=between))
+        between = max(1, (settings.steps or 0) // (self.plan.validations * epoch))
+        log_every = min(settings.log_every, epoch)
+        return replace(base, training=replace(settings, validate_every=between, log_every=log_every))
 
-    def of_the_paper(self) -> Experiment:
-        """The network and training of the paper, on the study's data and for as many steps as the study's own."""
+    def of(self, file: str) -> Experiment:
+        """The network and training in a YAML file, on the study's data and for as many steps as the study's own."""
         kept = ("data.", "training.steps", "training.validate_every")
-        paper = config.read(self.plan.paper, [Path.cwd(), PROJECT])
-        values = {name: value for name, value in paper.items() if not name.startswith(kept)}
+        given = config.read(file, [Path.cwd(), PROJECT])
+        values = {name: value for name, value in given.items() if not name.startswith(kept)}
         tree = config.flatten(config.to_tree(self.base)) | values
-        return config.from_tree(Experiment, tree, f"{self.plan.paper} over the study's settings")
+        return config.from_tree(Experiment, tree, f"{file} over the study's settings")
 
     def training(self, name: str, experiment: Experiment, keep_model: bool = False) -> Training:
         """The training of an experiment, done now if it has not been; `keep_model` logs its best epoch's network.
@@ -140,12 +146,18 @@ class Laboratory:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def patches_in_words(count: int, patches: PatchSettings) -> str:
+    """Such as `2 patches of 64 x 64 x 64 voxels`."""
+    return f"{count} patch{'es' * (count > 1)} of {' x '.join(map(str, patches.size))} voxels"
+
+
 def _result(run_id: str, experiment: Experiment) -> Training:
     columns = {"validation/dice": "dice", "train/patches_per_second": "pace"}
     curves = history(run_id, columns)
     pace = curves.set_index("step")["pace"].dropna()
     seconds_a_step = experiment.training.batch_size / float(pace.median())
     logged = moments(run_id, "train/loss")
+    # No validation lies before that point: see Laboratory.experiment.
     began = logged.iloc[0] - logged.index[0] * experiment.training.batch_size / pace.iloc[0]
     curve = curves[["step", "dice"]].dropna()
     seconds = moments(run_id, "validation/dice") - began

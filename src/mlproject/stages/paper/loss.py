@@ -12,7 +12,7 @@ from mlproject.evaluation import convergence
 from mlproject.evaluation.statistics import holm, paired_t_p
 from mlproject.network.settings import LossSettings
 from mlproject.stages.paper.finding import Finding
-from mlproject.stages.paper.laboratory import Laboratory, Training
+from mlproject.stages.paper.laboratory import Laboratory, Training, patches_in_words
 from mlproject.tracking import markdown
 from mlproject.tracking.source import source
 
@@ -20,7 +20,7 @@ CLAIM = "Cross-entropy plus soft Dice converges much faster than either alone"
 BOTH = "cross-entropy + soft Dice"
 LOSSES = {BOTH: (1.0, 1.0), "cross-entropy": (1.0, 0.0), "soft Dice": (0.0, 1.0)}
 SAME, TUNED = "the same learning rate", "a learning rate for each loss"
-COLUMNS = ("", "Loss", "Learning rate", "Best Dice", "Area under the curve", "Steps to 80 % of the best")
+COLUMNS = ("", "Loss", "Learning rate", "Best Dice", "Area under the curve", "Steps to 80 % of the best, interpolated")
 
 
 def examine(laboratory: Laboratory) -> tuple[Finding, Figure, pd.DataFrame]:
@@ -36,7 +36,8 @@ def examine(laboratory: Laboratory) -> tuple[Finding, Figure, pd.DataFrame]:
     curves = {panel: _curves(laboratory, rates[panel], spent) for panel in rates}
     summaries = {panel: convergence.summary(table) for panel, table in curves.items()}
     tests = _tests(summaries)
-    rows = [row for panel in rates for row in _rows(panel, summaries[panel], rates[panel])]
+    budget = laboratory.plan.loss_steps
+    rows = [row for panel in rates for row in _rows(panel, summaries[panel], rates[panel], budget)]
     titles = ("Loss", *(f"{rate:g}" for rate in laboratory.plan.rates))
     finding = Finding(
         part="loss",
@@ -116,11 +117,14 @@ def _test_row(panel: str, other: str, difference: float, p: float, corrected: fl
     return (panel, other, f"{difference:+.3f}", f"{p:.2g}", f"{corrected:.2g}")
 
 
-def _rows(panel: str, summary: pd.DataFrame, rates: dict[str, float]) -> Iterator[tuple[str, ...]]:
+def _rows(panel: str, summary: pd.DataFrame, rates: dict[str, float], budget: int) -> Iterator[tuple[str, ...]]:
+    """A row a loss; a training that never reached the level counts with all its steps, `budget`, and shows as over."""
     for loss, rows in summary.groupby("variant", sort=False):
-        steps = rows["steps_to_level"]
-        never = f", never in {steps.isna().sum()} of {len(steps)}" if steps.isna().any() else ""
-        reached = f"{steps.mean():.0f} ({steps.min():.0f} to {steps.max():.0f})" if steps.notna().any() else "-"
+        steps, unreached = rows["steps_to_level"].fillna(budget), int(rows["steps_to_level"].isna().sum())
+        over, never = ("over ", f", never in {unreached} of {len(steps)}") if unreached else ("", "")
+        reached = f"{over}{steps.mean():.0f} ({steps.min():.0f} to {over}{steps.max():.0f})"
+        if unreached == len(steps):
+            reached = f"over {budget}"
         areas, best = (
             f"{rows[n].mean():.3f} ({rows[n].min():.3f} to {rows[n].max():.3f})" for n in ("area", "best_dice")
         )
@@ -145,14 +149,18 @@ def _verdict(tests: list[Comparison]) -> str:
 
 
 def _done(laboratory: Laboratory) -> str:
-    plan = laboratory.plan
+    plan, training = laboratory.plan, laboratory.base.training
     return (
-        f"The platform's network, {len(LOSSES)} losses x {len(plan.seeds)} seeds x {plan.loss_steps} steps; the same "
-        "seed means the same weights at the start and the same patches in the same order. First with the learning rate "
-        f"{laboratory.base.training.learning_rate:g} for all, then for each loss with the one of {len(plan.rates)} "
-        "whose curve has the largest area, found by an Optuna grid search with a seed of its own. The area is that "
-        "under the validation Dice (mean over whole cases, threshold 0.5), over the number of steps: the mean Dice "
-        "during the training."
+        f"The platform's network, {len(LOSSES)} losses x {len(plan.seeds)} seeds x {plan.loss_steps} steps of "
+        f"{patches_in_words(training.batch_size, laboratory.base.patches)}; the same seed means the same weights at "
+        "the start and the same patches in the same order. First with the learning rate "
+        f"{training.learning_rate:g} for all, then for each loss with the one of {len(plan.rates)} whose curve has "
+        "the largest area, found by an Optuna grid search with a seed of its own. The area is that under the "
+        "validation Dice (mean over whole cases, threshold 0.5), over the number of steps: the mean Dice during the "
+        "training. The level is 80 % of the best Dice that any training reached, at the same learning rate or at one "
+        "for each loss. Between two validations, and from Dice 0 at step 0 to the first, a curve is taken for a "
+        "straight line. A training that never reached the level counts with all its steps, which is too few: the mean "
+        "is then over the number given."
     )
 
 
@@ -166,7 +174,7 @@ def _against(laboratory: Laboratory, tuned: dict[str, float]) -> tuple[str, ...]
         f"{len(laboratory.plan.seeds)} seeds: the t-test takes their differences for normally distributed, and small "
         "effects stay unseen. The seeds share one split of the data.",
         f"{len(laboratory.plan.rates)} learning rates, each tried once.{edge}",
-        "The optimizer (AdamW), the network and the patches are the platform's, not the paper's (Adagrad, V-Net, whole "
+        "The optimizer (AdamW), the network and the patches are the study's, not the paper's (Adagrad, V-Net, whole "
         "volumes); AdamW hardly minds the scale of a loss, Adagrad with decay may.",
         "Where no lesion is predicted yet, or in a case without one, Dice is 0 or 1: with few validation cases a curve "
         "jumps.",

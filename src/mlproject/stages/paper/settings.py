@@ -18,19 +18,23 @@ class PaperSettings:
         parts: the claims to test: network, loss, crf, workers. What is done already is not done again.
         document: Markdown file to write the findings to, with its figures in a folder of the same name beside it; only
             to MLflow if empty.
+        about: what readers must know of the data, in Markdown: said at the head of that file, and beneath each verdict.
         paper: YAML with the network and training of the paper.
+        platform: YAML with the platform's own, beside which the paper's is measured.
         seeds: of the trainings that are repeated (parts loss and workers): weights at the start, and batches.
         loss_steps: optimizer steps of each training of the part loss.
         workers_steps: optimizer steps of each training of the part workers, of two patches a process.
         rates: learning rates that are tried for each loss, with a seed of their own.
-        validations: how often a training is validated; its curve has so many points.
+        validations: how often a training is validated at least, where it has so many epochs (see patches.per_case).
         processes: how many processes the part workers compares with one.
     """
 
     study: str = "paper"
     parts: tuple[PartName, ...] = get_args(PartName)
     document: str = ""
+    about: str = ""
     paper: str = "conf/paper.yaml"
+    platform: str = "conf/isles2022.yaml"
     seeds: tuple[int, ...] = (0, 1, 2)
     loss_steps: int = 200
     workers_steps: int = 100

@@ -11,7 +11,7 @@ from mlproject.evaluation import convergence
 from mlproject.evaluation.palette import BLUE, GREY, ORANGE
 from mlproject.evaluation.statistics import t_interval
 from mlproject.stages.paper.finding import Finding
-from mlproject.stages.paper.laboratory import Laboratory, Training
+from mlproject.stages.paper.laboratory import Laboratory, Training, patches_in_words
 from mlproject.tracking import markdown
 from mlproject.tracking.source import source
 
@@ -38,9 +38,11 @@ def examine(laboratory: Laboratory) -> tuple[Finding, Figure, pd.DataFrame]:
         verdict=_verdict(table, laboratory.plan.processes),
         done=(
             f"The platform's network, {laboratory.plan.workers_steps} steps of the same "
-            f"{PATCHES_EACH * laboratory.plan.processes} patches, by 1 process and by {laboratory.plan.processes} "
-            "(gloo on a CPU, NCCL on GPUs); on a CPU each process has one thread. Time is counted from the first step, "
-            f"validations included. The level is {level:.3f}, {convergence.SHARE_OF_BEST:.0%} of the lowest best Dice."
+            f"{patches_in_words(PATCHES_EACH * laboratory.plan.processes, laboratory.base.patches)}, by 1 process and "
+            f"by {laboratory.plan.processes} (gloo on a CPU, NCCL on GPUs); on a CPU each process has one thread. Time "
+            "is counted from the first step, validations included; between two validations, and from Dice 0 at the "
+            f"first step, curves are taken for straight lines. The level is {level:.3f}, "
+            f"{convergence.SHARE_OF_BEST:.0%} of the lowest best Dice."
         ),
         tables=(("", markdown.table(COLUMNS, table.apply(_as_row, axis=1))),),
         picture="Validation Dice over the minutes since the first step, by one worker and by several",
@@ -60,7 +62,8 @@ def figure(trained: dict[tuple[str, int, int], Training]) -> Figure:
         label = f"{count} worker{'s' * (count > 1)}, {on.upper()}"
         colour, style = ORANGE if count > 1 else BLUE, "-" if on == "cpu" else "--"
         shown = "" if label in seen else label
-        axes.plot(training.curve["seconds"] / 60, training.curve["dice"], style, color=colour, alpha=0.8, label=shown)
+        minutes, dice = (np.append(0, training.curve[name]) for name in ("seconds", "dice"))
+        axes.plot(minutes / 60, dice, style, color=colour, alpha=0.8, label=shown)
         seen.add(label)
     axes.set(xlabel="minutes since the first step", ylabel="validation Dice (mean over cases)", ylim=(0, 1))
     axes.set_xlim(left=0)

@@ -93,12 +93,12 @@ def test_every_claim_is_examined_and_written_down(
 
 def assert_seconds_of_all_steps_and_validations(run_id: str) -> None:
     """A training's seconds are those of its steps at least, and its clock begins before its first validation."""
+    assert moments(run_id, "train/loss").iloc[0] <= moments(run_id, "validation/dice").iloc[0]
     experiment = config.from_tree(Experiment, settings_of(run_id), run_id)
     curve = _result(run_id, experiment).curve
     pace = history(run_id, {"train/patches_per_second": "pace"}).set_index("step")["pace"]
     taken = (experiment.training.batch_size / pace * np.diff(pace.index, prepend=0)).cumsum()
     assert (curve["seconds"] > taken.reindex(curve["step"], method="ffill").to_numpy() - 0.005).all()
-    assert moments(run_id, "train/loss").iloc[0] <= moments(run_id, "validation/dice").iloc[0]
 
 
 def settings_of(run_id: str) -> dict[str, object]:

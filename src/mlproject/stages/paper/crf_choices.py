@@ -1,5 +1,7 @@
 """The ways of postprocessing that claim 3 compares, what of them was chosen, and how that is said."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -72,7 +74,7 @@ def at_the_ends(chosen: Postprocessing, most_iterations: int) -> str:
 
     A smallest lesion of 0 ml, which is none, does not count.
     """
-    tried = {
+    tried: dict[str, tuple[float, Sequence[float]]] = {
         "threshold": (chosen.threshold, THRESHOLDS),
         "smallest lesion in ml": (chosen.min_lesion_ml, MIN_LESION_ML[-1:]),
     }

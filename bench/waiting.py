@@ -1,4 +1,4 @@
-"""Rows about a training whose tracking server is slow or gone: `python -m bench.run waiting`, about 3 minutes.
+"""Rows about a training whose tracking server is slow or gone: `python -m bench.run waiting`, about 7 minutes.
 
 The bucket behind the server takes BANDWIDTH, as rclone limits it. The training has one thread: server and bucket run
 on the same machine here, and would otherwise take their share of a core from it.

@@ -1,6 +1,7 @@
 """Bringing what a run has logged to its server, beside the work: in order, and for as long as it takes."""
 
 import logging
+import re
 import tempfile
 import threading
 import time
@@ -28,6 +29,7 @@ NOT_ABOUT_THE_ENTRY = {401, 403, 407, 408, 425, 429}
 """Of the refusals (HTTP 4xx), those that anything sent now would get."""
 NEVER_ABOUT_THE_ENTRY = {"BAD_REQUEST", "TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR"}
 """MLflow's error codes for a database that fails; BAD_REQUEST is HTTP 400."""
+MLFLOW_BEGINS = re.compile(r"^API request to \S+ failed with exception ")
 
 
 class Outage:
@@ -185,7 +187,8 @@ def _is_of_the_entry(
 
 def in_a_line(error: BaseException) -> str:
     """What an exception says, on one line and without secrets."""
-    return credentials.without((str(error).strip().splitlines() or [type(error).__name__])[0])[:300]
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return credentials.without(MLFLOW_BEGINS.sub("", line))[:300]
 
 
 def _may_pass(error: Exception) -> bool:

@@ -1,4 +1,4 @@
-"""Rows about a training whose tracking server is slow or gone: `python -m bench.run waiting`, about 7 minutes.
+"""Rows about a training whose tracking server is slow or gone: `python -m bench.run waiting`, about 5 minutes.
 
 The bucket behind the server takes BANDWIDTH, as rclone limits it. The training has one thread: server and bucket run
 on the same machine here, and would otherwise take their share of a core from it.
@@ -7,7 +7,6 @@ on the same machine here, and would otherwise take their share of a core from it
 import signal
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, chdir, contextmanager, suppress
 from functools import partial
@@ -18,7 +17,7 @@ from statistics import median
 import mlflow
 import requests
 
-from bench.row import Row
+from bench.row import Row, timed
 from bench.training import job_of
 from lab_server import bucket
 from lab_server.program import Program
@@ -31,7 +30,7 @@ from mlproject.training.progress import Point
 from mlproject.training.worker import fabric_of
 
 BANDWIDTH = "600k"  # bytes a second; a checkpoint takes longer than the steps
-STEPS, REPEATS = 10, 5
+STEPS, REPEATS = 13, 3
 SLOW, GONE = "the bucket behind the server is slow", "the tracking server is gone"
 PORT, BUCKET_PORT = 47_311, 47_312
 
@@ -100,11 +99,8 @@ def _step(folder: Path) -> Callable[[], object]:
 
 
 def _steps(step: Callable[[], object]) -> float:
-    """Seconds that a step takes, a mean of several."""
-    began = time.perf_counter()
-    for _ in range(STEPS):
-        step()
-    return (time.perf_counter() - began) / STEPS
+    """Seconds that a step takes, the median of several: what else the machine does comes in bursts."""
+    return median(timed(step)[0] for _ in range(STEPS))
 
 
 def _row(fault: str, pairs: Sequence[tuple[float, float]]) -> Row:

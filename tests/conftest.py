@@ -12,6 +12,7 @@ import pytest
 
 if TYPE_CHECKING:
     from lab import Lab
+    from mlflow_server import Server
 
 # Set before numpy and torch are imported: several threads only slow tiny volumes down.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -83,6 +84,18 @@ def _empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("database") / "mlflow.db"
     mlflow.MlflowClient(f"sqlite:///{file}").search_experiments()
     return file
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(tmp_path_factory: pytest.TempPathFactory, _empty_database: Path) -> Iterator["Server"]:
+    """An MLflow server with a database and a folder; every test leaves it running."""
+    from mlflow_server import Server
+
+    folder = tmp_path_factory.mktemp("server")
+    started = Server(folder, f"sqlite:///{shutil.copy(_empty_database, folder / 'server.db')}")
+    started.start()
+    yield started
+    started.stop()
 
 
 @pytest.fixture

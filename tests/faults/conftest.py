@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import shutil
 import signal
 import sys
 import time
@@ -155,16 +154,6 @@ def wait_until(what: Callable[[], object], command: Command | None = None, secon
 def _prepared() -> None:
     """Commands begin in a moment: their process is forked from one that has imported what they need."""
     multiprocessing.set_forkserver_preload(["mlproject.stages.train", "mlproject.stages.sync", "mlproject.cli"])
-
-
-@pytest.fixture(scope="session")
-def mlflow_server(tmp_path_factory: pytest.TempPathFactory, _empty_database: Path) -> Iterator[Server]:
-    """An MLflow server with a database and a folder; every test leaves it running."""
-    folder = tmp_path_factory.mktemp("server")
-    started = Server(folder, f"sqlite:///{shutil.copy(_empty_database, folder / 'server.db')}")
-    started.start()
-    yield started
-    started.stop()
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Servers that hang, fail, or lose an answer: what each call does then, and which entries are set aside."""
 
 import logging
-import shutil
 import socket
 import threading
 import time
@@ -27,15 +26,6 @@ QUICK = TrackingSettings(system_metrics=False, wait_s=60)
 AT_ONCE = (1, 0.0)
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, _empty_database: Path) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("server")
-    started = Server(folder, f"sqlite:///{shutil.copy(_empty_database, folder / 'server.db')}")
-    started.start()
-    yield started
-    started.stop()
-
-
 @pytest.fixture(autouse=True)
 def _as_in_a_new_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(patience, "_state", patience._State())
@@ -44,9 +34,9 @@ def _as_in_a_new_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def before(server: Server) -> Iterator[Proxy]:
+def before(mlflow_server: Server) -> Iterator[Proxy]:
     """A proxy before the server, to which all is logged."""
-    with proxy(server.url) as running:
+    with proxy(mlflow_server.url) as running:
         mlflow.set_tracking_uri(running.address)
         yield running
 

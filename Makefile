@@ -62,8 +62,7 @@ $(VENV)/bench: bench/requirements.txt $(VENV)/environment
 bench: $(VENV)/bench  ## speed beside its peers: a table, and bench.json; about 15 minutes on 2 cores
 	PYTHONPATH=src python -m bench.run
 
-tour: $(VENV)/environment  ## the pictures of docs/tour.md, made anew; needs Chromium; about 8 minutes on 2 cores
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(call group,tour)
+tour: $(VENV)/development  ## the pictures of docs/tour.md, made anew; needs Chromium; about 8 minutes on 2 cores
 	$(VENV)/bin/python docs/make_tour.py
 
 # What `make paper` is run on: a data set in the layout isles2022, and its split; made where LESION_DATA has the recipe.

@@ -3,7 +3,7 @@
     make tour
     python docs/make_tour.py --database sqlite:////path/to/mlflow.db    # of runs that exist: a `search` and `main`s
 
-It needs the dependency group `tour` (playwright) and Chromium or Chrome. The runs take about six minutes on 2 cores
+It needs the development tools (playwright) and Chromium or Chrome. The runs take about six minutes on 2 cores
 and are kept in build/tour for the code that made them, so that a second call takes one minute.
 """
 

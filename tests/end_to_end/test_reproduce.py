@@ -35,6 +35,7 @@ def command(tracking: Path, tiny_isles: Path) -> list[str]:
         "training.steps": "6",
         "training.learning_rate": "1e-2",
         "training.log_every": "3",
+        "training.warmup_steps": "0",
         "reproduce.seeds": "[0,1]",
         "reproduce.loss_steps": "4",
         "reproduce.workers_steps": "4",
@@ -59,6 +60,18 @@ def trainings(parent: object) -> dict[str, str]:
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     found = client.search_runs(experiments, f"tags.`mlflow.parentRunId` = '{parent}'")
     return {run.info.run_id: run.info.status for run in found}
+
+
+def figures_of_all_steps(parent: object) -> dict[str, tuple[float, ...]]:
+    """The loss at each logged step of each finished training below a study, by the training's name."""
+    client = mlflow.MlflowClient()
+    finished = [run_id for run_id, status in trainings(parent).items() if status == "FINISHED"]
+    return {
+        str(client.get_run(run_id).info.run_name): tuple(
+            point.value for point in sorted(client.get_metric_history(run_id, "train/loss"), key=lambda p: p.step)
+        )
+        for run_id in finished
+    }
 
 
 def losses(run_id: object) -> pd.DataFrame:
@@ -139,6 +152,10 @@ def test_losses_stopped_gone_on_with_and_repeated(
     second = told(capsys)
     assert second["run_id"] != whole["run_id"] and len(fits) == 10 + 9
     pd.testing.assert_frame_equal(losses(second["run_id"]), curves)
+    # After so few steps, the Dice may be 0 for all; the losses show the batches and the weights.
+    steps = figures_of_all_steps(whole["run_id"])
+    assert figures_of_all_steps(second["run_id"]) == steps
+    assert len(steps) == 9 == len(set(steps.values())) and all(len(values) > 1 for values in steps.values())
 
     assert cli.main([*command, "--training.learning_rate", "2e-2"]) == 2
     assert "cannot go on with other settings" in str(told(capsys)["error"])

@@ -16,8 +16,8 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="neither Chromium nor Chrome is installed")
 VARIANTS = ("network", "crf")
 DESK, PHONE = (1200, 900), (390, 844)  # pixels
-# How many pixels of the viewer have a mask's colour: neither grey nor the crosshair's yellow. Read in the task that draws
-# them, later they are gone.
+# How many pixels of the viewer have a mask's colour: neither grey nor the crosshair's yellow. Read in the task that
+# draws them: later they are gone.
 COLOURED = """() => {
   niivue.drawScene();
   const { width, height } = niivue.canvas;

@@ -1,18 +1,21 @@
 """How `reproduce` judges: the words follow from the numbers."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
 import tiny
+from mlproject.data.preprocessing import PreprocessingSettings, prepare
 from mlproject.errors import SettingsError
+from mlproject.evaluation.statistics import PairedDifference
 from mlproject.prediction.crf import CrfSettings
 from mlproject.prediction.postprocessing import Postprocessing
 from mlproject.prediction.probability import CaseProbability
-from mlproject.stages.paper import crf, crf_choices, loss, workers
-from mlproject.stages.paper.finding import Finding, page
+from mlproject.stages.paper import crf, crf_choices, loss, network, workers
+from mlproject.stages.paper.finding import Finding, minutes, page
 from mlproject.stages.paper.settings import PaperSettings
 
 
@@ -88,6 +91,54 @@ def test_a_training_that_never_got_there_counts_with_all_its_steps(reached: list
     assert shown == words
 
 
+def difference(mean: float, significant: bool) -> PairedDifference:
+    low, high = (mean - 0.01, mean + 0.01) if significant else (mean - 1, mean + 1)
+    return PairedDifference(14, mean, low, high, 0.001, 3, 0.003)
+
+
+@pytest.mark.parametrize(
+    ("gain", "word"),
+    [
+        (difference(0.2, significant=True), "Supported"),
+        (difference(0.2, significant=False), "Not settled"),
+        (difference(-0.2, significant=True), "Contradicted"),
+        (difference(-0.2, significant=False), "Not settled"),
+    ],
+)
+def test_the_network_is_judged_by_its_gain_over_the_image(gain: PairedDifference, word: str) -> None:
+    tables = {name: pd.DataFrame({"dice": [0.5]}) for name in (network.INTENSITY, network.PAPER, network.OURS)}
+    found = {(network.INTENSITY, network.PAPER): gain, (network.PAPER, network.OURS): difference(0.3, True)}
+    verdict = network._verdict(found, tables)
+    assert verdict.startswith(f"{word}:") and f"{gain.mean:+.3f}" in verdict and verdict.endswith("+0.300.")
+    assert ("not significant" in verdict) == (not gain.significant)
+
+
+@pytest.mark.parametrize(
+    ("gains", "word"),
+    [
+        ({crf.PUBLISHED: 0.1, crf.GAUSSIAN: 0.1, crf.BILATERAL: 0.1}, "Supported"),
+        ({crf.BILATERAL: 0.1}, "Partly supported"),
+        ({crf.PUBLISHED: -0.1, crf.BILATERAL: 0.1}, "Partly supported"),
+        ({crf.PUBLISHED: -0.1}, "Contradicted"),
+        ({crf.LARGEST: 0.1}, "Not settled"),  # which is no CRF
+        ({}, "Not settled"),
+    ],
+)
+def test_the_crf_is_judged_by_its_gains_over_the_best_threshold(gains: dict[str, float], word: str) -> None:
+    found = {(crf.THRESHOLD, name): difference(gains.get(name, 0.3), name in gains) for name in crf.VARIANTS}
+    verdict = crf._verdict(found)
+    assert verdict.startswith(f"{word}:") and verdict.count("(not significant)") == 4 - len(gains)
+
+
+def test_a_width_in_voxels_that_differs_by_axis_is_said_to_be_the_mean() -> None:
+    volume = tiny.volume("case", seed=1)  # of 2 mm voxels
+    thick = replace(volume, affine=np.diag([1.5, 1.5, 6.0, 1.0]))
+    cases = [prepare(entry, PreprocessingSettings()) for entry in (volume, thick)]
+    cubes, slabs = (CaseProbability(case, np.zeros(case.brain.shape, np.float32)) for case in cases)
+    assert not list(crf._of_long_voxels([cubes]))
+    assert "1.5 x 1.5 x 6 mm" in next(crf._of_long_voxels([slabs]))
+
+
 def summary(both: list[float], alone: list[float]) -> pd.DataFrame:
     areas = {loss.BOTH: both, "cross-entropy": alone, "soft Dice": alone}
     rows = [(variant, seed, area) for variant, values in areas.items() for seed, area in enumerate(values)]
@@ -105,12 +156,23 @@ def summary(both: list[float], alone: list[float]) -> pd.DataFrame:
 )
 def test_the_loss_is_judged_by_all_its_comparisons(both: list[float], alone: list[float], word: str) -> None:
     summaries = {panel: summary(both, alone) for panel in (loss.SAME, loss.TUNED)}
-    tests = loss._tests(summaries)
+    tests = loss._tests(summaries, {panel: dict.fromkeys(loss.LOSSES, len(panel) * 1e-3) for panel in summaries})
     assert len(tests) == 4 and loss._verdict(tests).startswith(f"{word}:")
 
 
+def test_a_comparison_at_the_same_rates_stands_once() -> None:
+    summaries = {panel: summary([0.60, 0.61, 0.59], [0.30, 0.31, 0.29]) for panel in (loss.SAME, loss.TUNED)}
+    rates = {panel: dict.fromkeys(loss.LOSSES, 1e-3) for panel in summaries}
+    rates[loss.TUNED]["soft Dice"] = 2e-3
+    assert [(panel, other) for panel, other, *_ in loss._tests(summaries, rates)] == [
+        (loss.SAME, "cross-entropy"),
+        (loss.SAME, "soft Dice"),
+        (loss.TUNED, "soft Dice"),
+    ]
+
+
 @pytest.mark.parametrize(
-    ("minutes", "dice", "word"),
+    ("took", "dice", "word"),
     [
         ([2.0, 2.1], [0.600, 0.610], "Supported"),
         ([2.0, 2.1], [0.500, 0.620], "Faster, but equal quality is not shown"),
@@ -118,18 +180,20 @@ def test_the_loss_is_judged_by_all_its_comparisons(both: list[float], alone: lis
         ([2.0, 2.1], [0.600, 0.0], "Not settled"),
     ],
 )
-def test_workers_are_judged_by_time_and_by_quality(minutes: list[float], dice: list[float], word: str) -> None:
+def test_workers_are_judged_by_time_and_by_quality(took: list[float], dice: list[float], word: str) -> None:
     rows = [("cpu", seed, 1, 0.4, 4.0, 5.0, last, last) for seed, last in enumerate((0.601, 0.611))]
-    rows += [("cpu", seed, 2, 0.2, minutes[seed], 3.0, dice[seed], dice[seed]) for seed in (0, 1)]
+    rows += [("cpu", seed, 2, 0.2, took[seed], 3.0, dice[seed], dice[seed]) for seed in (0, 1)]
     columns = ["device", "seed", "workers", "seconds_a_step", "minutes_to_level", "minutes", "best_dice", "final_dice"]
     assert workers._verdict(pd.DataFrame(rows, columns=columns), 2).startswith(f"{word} on CPU")
 
 
 def test_a_finding_survives_and_is_on_the_page() -> None:
-    finding = Finding(
-        "crf", "It helps", "Supported: yes.", "Much.", (("", "| a |"), ("Of b.", "| b |")), "Gains", ("x",), 2.0, "c"
-    )
-    assert Finding.from_json(finding.to_json()) == finding
+    tables = (("", "| a |"), ("Of b.", "| b |"))
+    examined = Finding("crf", "It helps", "Supported: yes.", "Much.", tables, "Gains", ("x",))
+    finding = replace(examined, key="k", trainings={"r1": 2.0, "r2": 3.4}, measuring=1.2, commits=("c", "d"))
+    assert Finding.from_json(finding.to_json(), "k") == finding
+    assert Finding.from_json(finding.to_json(), "of other settings") is None
+    assert minutes([finding, replace(finding, trainings={"r2": 3.4, "r3": 1.0}, measuring=0)]) == pytest.approx(7.6)
     text = page("Title", "Not of\npatients.", [("data", "d")], "Again: do it.", [finding], "paper")
     assert text.startswith("# Title\n\nNot of patients.\n\n") and "against it**\n\n- Not of patients.\n- x" in text
     assert "Not" not in page("Title", "", [], "", [finding], "paper")
@@ -141,6 +205,6 @@ def test_a_finding_survives_and_is_on_the_page() -> None:
         "| a |",
         "Of b.\n\n| b |",
         "- x",
-        "commit `c`",
+        "2 trainings of 5 minutes in all, and 1 minutes beside; commits `c`, `d`.",
     ):
         assert words in text

@@ -4,6 +4,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,15 @@ from mlproject.stages import train
 from mlproject.stages.annotation import annotate, reproduction
 from mlproject.stages.console import console, facts, heading
 from mlproject.stages.paper import crf, loss, network, workers
-from mlproject.stages.paper.finding import Finding, page
-from mlproject.stages.paper.laboratory import Laboratory
+from mlproject.stages.paper.finding import Finding, minutes, page
+from mlproject.stages.paper.laboratory import Effort, Laboratory
 from mlproject.stages.plan import device, show_plan, show_run
 from mlproject.stages.settings import ReproduceSettings
 from mlproject.stages.sync import deliver_what_waits
 from mlproject.tracking import markdown, runs
 from mlproject.tracking.run import Run
 from mlproject.tracking.server import connect
+from mlproject.tracking.source import source
 
 EXAMINERS: dict[str, Callable[[Laboratory], tuple[Finding, Figure, pd.DataFrame]]] = {
     "network": network.examine,
@@ -66,11 +68,11 @@ def run(settings: ReproduceSettings) -> dict[str, Any]:
         annotate(parent, STAGE, settings, dataset, again)
         laboratory = Laboratory(settings, dataset, parent)
         for part in plan.parts:
-            if _finding(parent, part) is None:
+            if _finding(laboratory, part) is None:
                 heading(f"Claim: {part}")
-                _keep(parent, *EXAMINERS[part](laboratory))
+                _keep(parent, *_examined(laboratory, part))
         parent.flush(settings.tracking.wait_s)
-        findings = [finding for part in EXAMINERS if (finding := _finding(parent, part))]
+        findings = [finding for part in EXAMINERS if (finding := _finding(laboratory, part))]
         written = _write(settings, laboratory, findings, again)
         overview = markdown.table(("Claim", "What came of it"), [(f.claim, f.verdict) for f in findings])
         annotate(parent, STAGE, settings, dataset, again, overview)
@@ -82,6 +84,22 @@ def run(settings: ReproduceSettings) -> dict[str, Any]:
     return {"run_id": parent.id, "page": written, "verdicts": {finding.part: finding.verdict for finding in findings}}
 
 
+def _examined(laboratory: Laboratory, part: str) -> tuple[Finding, Figure, pd.DataFrame]:
+    """What came of a claim, and what that took."""
+    laboratory.effort = Effort()
+    finding, figure, table = EXAMINERS[part](laboratory)
+    effort = laboratory.effort
+    commits = [*(training.commit for training in effort.trainings.values()), source().commit]
+    whole = replace(
+        finding,
+        key=laboratory.key,
+        trainings={run_id: training.minutes for run_id, training in effort.trainings.items()},
+        measuring=effort.minutes_beside,
+        commits=tuple(dict.fromkeys(commit for commit in commits if commit)),
+    )
+    return whole, figure, table
+
+
 def _keep(parent: Run, finding: Finding, figure: Figure, table: pd.DataFrame) -> None:
     """Log a claim's figure and table, and last its finding, by which it counts as examined."""
     parent.log_figure(figure, f"{FOLDER}/{finding.part}.png")
@@ -89,9 +107,10 @@ def _keep(parent: Run, finding: Finding, figure: Figure, table: pd.DataFrame) ->
     parent.log_text(finding.to_json(), f"{FOLDER}/{finding.part}.json")
 
 
-def _finding(parent: Run, part: str) -> Finding | None:
-    text = runs.read_text(parent.id, f"{FOLDER}/{part}.json")
-    return Finding.from_json(text) if text else None
+def _finding(laboratory: Laboratory, part: str) -> Finding | None:
+    """What came of a claim; None where it was not examined yet, or with other settings in the two files."""
+    text = runs.read_text(laboratory.parent.id, f"{FOLDER}/{part}.json")
+    return Finding.from_json(text, laboratory.key) if text else None
 
 
 def _write(settings: ReproduceSettings, laboratory: Laboratory, findings: Sequence[Finding], again: str) -> str:
@@ -102,9 +121,9 @@ def _write(settings: ReproduceSettings, laboratory: Laboratory, findings: Sequen
         ("data", f"{markdown.escape(data.name)}: {cases}; digest {markdown.code(laboratory.dataset.digest)}"),
         ("channels", markdown.escape(", ".join(data.channels))),
         ("device", markdown.escape(device(settings.training))),
-        ("seeds", ", ".join(map(str, settings.reproduce.seeds))),
+        ("seeds of claims 2 and 4", ", ".join(map(str, settings.reproduce.seeds))),
         ("MLflow run", markdown.code(laboratory.parent.id)),
-        ("time", f"{sum(finding.minutes for finding in findings):.0f} minutes in all"),
+        ("time", f"{minutes(findings):.0f} minutes in all"),
     ]
     head = (TITLE, settings.reproduce.about, study, again, findings)
     laboratory.parent.log_text(page(*head, "."), f"{FOLDER}/paper.md")

@@ -1,9 +1,9 @@
 """Claim 3: a dense CRF over the network's output improves it."""
 
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
@@ -25,16 +25,15 @@ from mlproject.stages.paper.crf_choices import (
     as_published,
     at_the_ends,
     best_threshold_for_largest,
-    in_words,
+    choice_in_words,
     largest_above,
 )
-from mlproject.stages.paper.finding import DIFFERENCE_COLUMNS, Finding, difference_row
+from mlproject.stages.paper.finding import DIFFERENCE_COLUMNS, Finding, difference_row, in_words
 from mlproject.stages.paper.laboratory import Laboratory, Training
 from mlproject.stages.paper.measuring import dice_interval, differences, measured, metrics_of, with_best_cutoffs
 from mlproject.stages.paper.network import by_intensity, trained
 from mlproject.stages.progress import CrfSearchDisplay, display
 from mlproject.tracking import markdown
-from mlproject.tracking.source import source
 from mlproject.tuning.crf_search import tune
 
 CLAIM = "A dense CRF improves the network's segmentation"
@@ -47,7 +46,7 @@ def examine(laboratory: Laboratory) -> tuple[Finding, Figure, pd.DataFrame]:
 
     All follow that network of claim 1 which is the better one on the validation cases.
     """
-    (training, network), began = _better_network(laboratory), time.monotonic()
+    training, network = _better_network(laboratory)
     segmenter = laboratory.model(training)
     validation, maps = (
         laboratory.probabilities(segmenter, names)
@@ -62,7 +61,8 @@ def examine(laboratory: Laboratory) -> tuple[Finding, Figure, pd.DataFrame]:
     tables[LARGEST] = pd.DataFrame([metrics_of(entry, largest_above(entry, threshold)) for entry in maps])
     intensity, on_the_image = by_intensity(laboratory)
     found = differences(tables, [(THRESHOLD, name) for name in VARIANTS])
-    settings = {name: in_words(postprocessing) for name, postprocessing in chosen.items()}
+    beside_largest = differences(tables, [(LARGEST, name) for name in CRFS])
+    settings = {name: choice_in_words(postprocessing) for name, postprocessing in chosen.items()}
     settings[LARGEST] = f"threshold {threshold:g}, then the largest component alone"
     overview = [(name, settings[name], dice_interval(table)) for name, table in tables.items()]
     overview.append(
@@ -72,33 +72,41 @@ def examine(laboratory: Laboratory) -> tuple[Finding, Figure, pd.DataFrame]:
     against = (
         *_beside_the_image(tables[THRESHOLD], on_the_image),
         *_at_the_ends(tuned, laboratory.base.crf_search.iterations),
+        *_of_long_voxels(validation),
         *_against(len(validation), len(maps)),
     )
     finding = Finding(
         part="crf",
         claim=CLAIM,
         verdict=_verdict(found),
-        done=(
-            f"{network} The paper's CRF is its Gaussian term alone, as published "
-            f"({PUBLISHED_VOXELS:g} voxels, weight {PUBLISHED_WEIGHT:g}, {PUBLISHED_ITERATIONS} iterations), with the "
-            f"threshold 0.5; every other way of postprocessing is tuned on the {len(validation)} validation cases "
-            f"({laboratory.base.crf_search.trials} trials of Optuna for each CRF, each with every weight, "
-            f"iteration count, threshold and smallest lesion). Measured on {len(maps)} test cases."
-        ),
+        done=_done(laboratory, network),
         tables=(
             ("", markdown.table(("", "Chosen on the validation cases", "Test Dice"), overview)),
             (
                 f"Against the network with its {THRESHOLD}, paired by case.",
                 markdown.table(DIFFERENCE_COLUMNS, [difference_row(name, d) for (_, name), d in found.items()]),
             ),
+            (
+                f"Against the {LARGEST}, paired by case.",
+                markdown.table(DIFFERENCE_COLUMNS, [difference_row(n, d) for (_, n), d in beside_largest.items()]),
+            ),
             ("Mean gain in Dice by lesion volume.", _by_volume(tables)),
         ),
         picture="Gain in Dice of every test case over the best threshold, against the volume of its lesion",
         against=against,
-        minutes=(time.monotonic() - began) / 60,
-        commit=source().commit,
     )
     return finding, figure(tables), pd.concat(tables, names=["variant"]).reset_index(level=0)
+
+
+def _done(laboratory: Laboratory, network: str) -> str:
+    split = laboratory.dataset.split
+    return (
+        f"{network} The paper's CRF is its Gaussian term alone, as published ({PUBLISHED_VOXELS:g} voxels wide, weight "
+        f"{PUBLISHED_WEIGHT:g}, {PUBLISHED_ITERATIONS} iterations), with the threshold 0.5; every other way of "
+        f"postprocessing is tuned on the {len(split.validation)} validation cases "
+        f"({laboratory.base.crf_search.trials} trials of Optuna for each CRF, each with every weight, iteration "
+        f"count, threshold and smallest lesion). Measured on {len(split.test)} test cases."
+    )
 
 
 def figure(tables: dict[str, pd.DataFrame]) -> Figure:
@@ -163,9 +171,7 @@ def _verdict(found: dict[tuple[str, str], PairedDifference]) -> str:
         if worse
         else "Not settled"
     )
-    words = ", ".join(
-        f"{name} {gain.mean:+.3f}{'' if gain.significant else ' (not significant)'}" for name, gain in gains.items()
-    )
+    words = ", ".join(f"{name} {in_words(gain)}" for name, gain in gains.items())
     return f"{judged}: change in mean test Dice against the {THRESHOLD}: {words}."
 
 
@@ -186,6 +192,17 @@ def _at_the_ends(tuned: dict[str, Postprocessing], most_iterations: int) -> Iter
     found = "; ".join(f"{name} ({values})" for name, values in ends.items() if values)
     if found:
         yield f"Chosen from an end of what was tried, so that a better value may lie beyond: {found}."
+
+
+def _of_long_voxels(cases: list[CaseProbability]) -> Iterator[str]:
+    """A sentence where the published width, in voxels, is another one along each axis."""
+    spacing = np.mean([entry.case.geometry.spacing_mm for entry in cases], axis=0)
+    if spacing.max() > 1.1 * spacing.min():
+        sizes = " x ".join(f"{size:.2g}" for size in spacing)
+        yield (
+            f"Voxels are {sizes} mm here. The paper's CRF counts its width in voxels, here it is "
+            f"{PUBLISHED_VOXELS:g} voxels of the mean size in mm along every axis."
+        )
 
 
 def _against(validation: int, test: int) -> tuple[str, ...]:

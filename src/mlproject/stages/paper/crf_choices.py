@@ -54,7 +54,7 @@ def largest(mask: NDArray[np.bool_]) -> Mask:
     return np.asarray(components == 1 + np.bincount(components.ravel())[1:].argmax(), dtype=np.uint8)
 
 
-def in_words(chosen: Postprocessing) -> str:
+def choice_in_words(chosen: Postprocessing) -> str:
     """Weights, reach, iterations and cut-offs."""
     text = f"threshold {chosen.threshold:g}, smallest lesion {chosen.min_lesion_ml:g} ml"
     crf: CrfSettings | None = chosen.crf

@@ -1,8 +1,8 @@
 """What came of one claim, and the page that all of them are on."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Self
 
 from mlproject.evaluation.statistics import PairedDifference
@@ -21,8 +21,10 @@ class Finding:
         tables: caption and table of each.
         picture: what the figure shows.
         against: what speaks against the verdict, a sentence each.
-        minutes: how long it took.
-        commit: of the code that ran it.
+        key: of the settings that it was examined with.
+        trainings: minutes of each training that it rests on, by its MLflow run; parts share some.
+        measuring: minutes of everything else.
+        commits: of the code that trained, and last of that which measured; each once.
     """
 
     part: str
@@ -32,19 +34,23 @@ class Finding:
     tables: tuple[tuple[str, str], ...]
     picture: str
     against: tuple[str, ...]
-    minutes: float
-    commit: str
+    key: str = ""
+    trainings: Mapping[str, float] = field(default_factory=dict)
+    measuring: float = 0
+    commits: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """As text, for the run's artifacts."""
         return json.dumps(asdict(self), indent=2)
 
     @classmethod
-    def from_json(cls, text: str) -> Self:
-        """What `to_json` wrote."""
+    def from_json(cls, text: str, key: str) -> Self | None:
+        """What `to_json` wrote; None where it was examined with settings of another key."""
         tree = json.loads(text)
+        if tree.get("key") != key:
+            return None
         tables = tuple((caption, table) for caption, table in tree.pop("tables"))
-        return cls(**tree | {"tables": tables, "against": tuple(tree["against"])})
+        return cls(**tree | {"tables": tables} | {name: tuple(tree[name]) for name in ("against", "commits")})
 
 
 def page(
@@ -73,15 +79,32 @@ def page(
             f"**{finding.verdict}**",
             f"![{finding.picture}]({figures}/{finding.part}.png)",
             *tables,
-            f"**What was run.** {finding.done} {finding.minutes:.0f} minutes; commit {markdown.code(finding.commit)}.",
+            f"**What was run.** {finding.done} {_effort(finding)}",
             f"**What speaks against it**\n\n{against}",
         ]
     return "\n\n".join(parts) + "\n"
 
 
+def minutes(findings: Sequence[Finding]) -> float:
+    """How long all of them took, a training that several rest on counted once."""
+    trainings = {run_id: minutes for finding in findings for run_id, minutes in finding.trainings.items()}
+    return sum(trainings.values()) + sum(finding.measuring for finding in findings)
+
+
+def _effort(finding: Finding) -> str:
+    count, trained = len(finding.trainings), sum(finding.trainings.values())
+    commits = f"commit{'s' * (len(finding.commits) > 1)} {', '.join(map(markdown.code, finding.commits))}"
+    return f"{count} trainings of {trained:.0f} minutes in all, and {finding.measuring:.0f} minutes beside; {commits}."
+
+
 def interval(mean: float, low: float, high: float) -> str:
     """A mean with its interval, to three digits."""
     return f"{mean:.3f} ({low:.3f} to {high:.3f})"
+
+
+def in_words(difference: PairedDifference) -> str:
+    """A mean difference, and whether it is none to rely on."""
+    return f"{difference.mean:+.3f}{'' if difference.significant else ' (not significant)'}"
 
 
 def difference_row(name: str, difference: PairedDifference) -> tuple[str, ...]:

@@ -3,11 +3,13 @@
 import hashlib
 import json
 import shutil
+import time
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
+from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT
 
 from mlproject import config
 from mlproject.data.dataset import DataSet
@@ -17,6 +19,7 @@ from mlproject.prediction.segmenter import Segmenter
 from mlproject.stages import train
 from mlproject.stages.annotation import annotate, part_of
 from mlproject.stages.console import console, heading
+from mlproject.stages.plan import device
 from mlproject.stages.postprocess import cached_probabilities
 from mlproject.stages.settings import Experiment, ReproduceSettings
 from mlproject.tracking import registry, runs
@@ -47,12 +50,34 @@ class Training:
         curve: a row a validation: step, dice, and seconds since the first step.
         minutes: that the run took in all.
         seconds_a_step: without validations, the median over the training.
+        commit: of the code that ran it.
     """
 
     run_id: str
     curve: pd.DataFrame
     minutes: float
     seconds_a_step: float
+    commit: str
+
+
+@dataclass
+class Effort:
+    """What the examination of a claim took so far.
+
+    Attributes:
+        trainings: that it rests on, by their MLflow run.
+        seconds_training: of those that were done now.
+        began: on the monotonic clock.
+    """
+
+    trainings: dict[str, Training] = field(default_factory=dict)
+    seconds_training: float = 0
+    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def minutes_beside(self) -> float:
+        """Since it began, without the trainings."""
+        return (time.monotonic() - self.began - self.seconds_training) / 60
 
 
 class Laboratory:
@@ -67,6 +92,7 @@ class Laboratory:
     def __init__(self, settings: ReproduceSettings, dataset: DataSet, parent: Run) -> None:
         self.plan, self.dataset, self.parent = settings.reproduce, dataset, parent
         self.base = settings.alone()
+        self.effort = Effort()
 
     def experiment(self, base: Experiment | None = None, **training: object) -> Experiment:
         """An experiment with other settings of its training, validated `reproduce.validations` times at least.
@@ -92,10 +118,20 @@ class Laboratory:
     def training(self, name: str, experiment: Experiment, keep_model: bool = False) -> Training:
         """The training of an experiment, done now if it has not been; `keep_model` logs its best epoch's network.
 
-        One that was stopped is begun anew, so that its times are those of one go.
+        One that was stopped is begun anew, so that its times are those of one go; so is one that was done on another
+        kind of device.
         """
+        began = time.monotonic()
+        training = self._training(name, experiment, keep_model)
+        self.effort.trainings[training.run_id] = training
+        self.effort.seconds_training += time.monotonic() - began
+        return training
+
+    def _training(self, name: str, experiment: Experiment, keep_model: bool) -> Training:
         key = self._key(experiment)
         for known in runs.children(self.parent.id, **{TRAINING_TAG: key}):
+            if known.data.tags.get("device") != device(experiment.training):
+                continue
             if known.info.status == "FINISHED":
                 console.print(f"{name}: done already, run {known.info.run_id}")
                 return _result(known.info.run_id, experiment)
@@ -135,6 +171,11 @@ class Laboratory:
         """What a network says of labelled cases."""
         return cached_probabilities(segmenter, self.dataset.load(names), self.base.work_path / "probabilities")
 
+    @property
+    def key(self) -> str:
+        """Of the settings in the two files, which the study's own do not show."""
+        return "-".join(self._key(self.of(file)) for file in (self.plan.paper, self.plan.platform))
+
     def _key(self, experiment: Experiment) -> str:
         """What a training is known by: all settings that decide its weights and its pace, and the data."""
         values = {
@@ -161,10 +202,11 @@ def _result(run_id: str, experiment: Experiment) -> Training:
     began = logged.iloc[0] - logged.index[0] * experiment.training.batch_size / pace.iloc[0]
     curve = curves[["step", "dice"]].dropna()
     seconds = moments(run_id, "validation/dice") - began
-    info = runs.find(run_id).info
+    run = runs.find(run_id)
     return Training(
         run_id,
         curve.assign(seconds=curve["step"].map(seconds)),
-        (info.end_time - info.start_time) / 60_000,
+        (run.info.end_time - run.info.start_time) / 60_000,
         seconds_a_step,
+        run.data.tags.get(MLFLOW_GIT_COMMIT, ""),
     )

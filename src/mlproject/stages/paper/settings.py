@@ -14,7 +14,8 @@ class PaperSettings:
     """The experiments on the paper's claims, and their budget.
 
     Attributes:
-        study: its name; a command with the same name and settings goes on with the study, another name begins one.
+        study: its name; a command with the same name and settings goes on with the study, another name begins one. One
+            machine does all of it, as times are compared.
         parts: the claims to test: network, loss, crf, workers. What is done already is not done again.
         document: Markdown file to write the findings to, with its figures in a folder of the same name beside it; only
             to MLflow if empty.

@@ -1,7 +1,10 @@
 """`python src/run.py STAGE --config FILE --a.b value`: works from any folder, with nothing installed but conda.yaml."""
 
+import faulthandler
 import sys
 from pathlib import Path
+
+faulthandler.enable()  # in the worker processes, too: where a library crashes, it is said in which line
 
 PROJECT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(Path(__file__).parent))

@@ -170,8 +170,7 @@ def _run(stage: str, arguments: Sequence[str], options: Options) -> Mapping[str,
         return {"settings": tree}
     with _no_collection():  # only now: the heavy libraries
         function: Callable[[Any], Mapping[str, Any] | None] = import_module(f"mlproject.stages.{module}").run
-    with _no_denormals():
-        return function(settings)
+    return function(settings)
 
 
 @contextmanager
@@ -184,22 +183,6 @@ def _no_collection() -> Iterator[None]:
         gc.freeze()  # both together call all that there is old, and look at none of it
         gc.unfreeze()
         gc.enable()
-
-
-@contextmanager
-def _no_denormals() -> Iterator[None]:
-    """Within: numbers too small for full precision count as 0, on whose account a CPU's step can take 30 times as long.
-
-    From here on, as PyTorch's threads keep the mode in which the first of them began.
-    """
-    torch = sys.modules.get("torch")  # else the stage does not calculate
-    if torch:
-        torch.set_flush_denormal(True)
-    try:
-        yield
-    finally:
-        if torch:
-            torch.set_flush_denormal(False)
 
 
 def _help(show: Callable[..., None], *about: Any) -> dict[str, str]:

@@ -2,12 +2,15 @@
 
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from evaluation.gathered import EVIL, gather
+from mlproject.evaluation.comparison import compare
+from mlproject.evaluation.comparison_report import write_comparison
 from mlproject.evaluation.metrics import summarise_groups
 from mlproject.evaluation.report import write_report
 from mlproject.prediction.postprocessing import Postprocessing
@@ -49,19 +52,24 @@ def browser() -> Iterator[Browser]:
         running.close()
 
 
-@pytest.fixture(params=[DESK, PHONE], ids=["desk", "phone"])
-def page(request: pytest.FixtureRequest, browser: Browser, report: Path) -> Iterator[Page]:
-    """The report, opened; what it says on the console or asks of a network is an error at the end."""
-    width, height = request.param
-    context = browser.new_context(viewport={"width": width, "height": height}, offline=True)
-    opened, said, wanted = context.new_page(), [], []
-    opened.on("console", lambda message: said.append(message.text) if message.type in ("error", "warning") else None)
-    opened.on("pageerror", lambda error: said.append(str(error)))
-    opened.on("request", lambda one: wanted.append(one.url) if one.url.startswith(("http", "ws")) else None)
-    opened.goto(report.as_uri())
-    yield opened
+@contextmanager
+def opened(browser: Browser, file: Path, size: tuple[int, int]) -> Iterator[Page]:
+    """A page, opened; what it says on the console or asks of a network is an error at the end."""
+    context = browser.new_context(viewport={"width": size[0], "height": size[1]}, offline=True)
+    page, said, wanted = context.new_page(), [], []
+    page.on("console", lambda message: said.append(message.text) if message.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda one: wanted.append(one.url) if one.url.startswith(("http", "ws")) else None)
+    page.goto(file.as_uri())
+    yield page
     context.close()
     assert not said and not wanted
+
+
+@pytest.fixture(params=[DESK, PHONE], ids=["desk", "phone"])
+def page(request: pytest.FixtureRequest, browser: Browser, report: Path) -> Iterator[Page]:
+    with opened(browser, report, request.param) as page:
+        yield page
 
 
 def test_the_page_is_no_wider_than_the_screen(page: Page) -> None:
@@ -105,3 +113,23 @@ def test_from_case_to_case_by_button_and_key(page: Page) -> None:
     expect(page.locator("#viewer")).to_have_attribute("data-shows", "good")
     page.locator("#viewer-close").click()
     expect(page.locator("#viewer")).to_be_hidden()
+
+
+@pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
+def test_two_models_in_the_viewer(size: tuple[int, int], browser: Browser, tmp_path: Path) -> None:
+    gathered = gather(("A", "B"), shown=("A", "B"))
+    facts = {"model A": "one", "model B": "other"}
+    file = write_comparison(
+        tmp_path, gathered, summarise_groups(gathered.tables), compare(gathered.tables), [], "Title", facts
+    )
+    with opened(browser, file, size) as page:
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        page.locator("button[data-case]").first.click()
+        dialog = page.locator("#viewer[data-shows]")
+        expect(dialog).to_be_visible()
+        for model in ("A", "B"):
+            dialog.get_by_label(model, exact=True).uncheck()
+        dialog.get_by_label("reference").uncheck()
+        assert page.evaluate(COLOURED) == 0
+        dialog.get_by_label("B", exact=True).check()
+        assert page.evaluate(COLOURED) > 0

@@ -31,6 +31,7 @@ from mlproject.tracking.run_on_server import UPLOADED_TAG
 from mlproject.tracking.server import connect
 from mlproject.training import checkpoint
 from mlproject.training.data_workers import worker_errors
+from mlproject.training.execution import begin_threads
 from mlproject.training.fit import check_devices, fit
 from mlproject.training.job import BEST, LAST, FitJob
 from mlproject.training.progress import Epoch
@@ -104,6 +105,7 @@ def run(settings: Experiment) -> dict[str, Any]:
 
 def prepare(settings: Experiment) -> DataSet:
     """Refuse what cannot work before anything starts: network against patch, every case, the split."""
+    begin_threads()
     build_network(settings.network, len(settings.data.channels), settings.patches.size)
     check_devices(settings.training)
     resolve_device(settings.prediction.device)

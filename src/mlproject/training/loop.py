@@ -20,7 +20,7 @@ from mlproject.network.architectures import build_network
 from mlproject.network.losses import SegmentationLoss
 from mlproject.training import checkpoint
 from mlproject.training.batches import batches_of, cores_of, home_of
-from mlproject.training.execution import executed
+from mlproject.training.execution import begin_threads, denormals_as_zero, executed
 from mlproject.training.job import BEST, LAST, FitJob
 from mlproject.training.progress import Epoch, Event, Point, Progress, Validating
 from mlproject.training.state import FitState
@@ -32,6 +32,7 @@ class Trainer:
     def __init__(self, job: FitJob, fabric: Fabric) -> None:
         settings = job.training
         torch.set_num_threads(settings.threads or cores_of(settings))
+        begin_threads()
         torch.manual_seed(settings.seed)
         self.job, self.fabric = job, fabric
         self.cases, self.validation = job.training_cases(), job.validation_cases()
@@ -85,11 +86,21 @@ class Trainer:
 
     def step(self, batches: Iterator[Batch], stop: Callable[[], bool] = lambda: False) -> bool:
         """One optimizer step on the next batch; False, and nothing done, where the fit shall stop."""
-        state, settings, began = self.state, self.job.training, time.monotonic()
+        state, began = self.state, time.monotonic()
         wants_stop, state.seconds = self._agree([float(stop()), state.seconds + self.took])
         if wants_stop:
             return False
         batch = next(batches)
+        with denormals_as_zero():
+            self._update(batch)
+        self.took = time.monotonic() - began
+        state.step += 1
+        state.window[3:] = state.window[3] + self.took, state.window[4] + 1
+        return True
+
+    def _update(self, batch: Batch) -> None:
+        """Change the weights by one batch."""
+        state, settings = self.state, self.job.training
         total, cross_entropy, dice = self.compute(batch.image, batch.label)
         for group in self.optimizer.param_groups:
             group["lr"] = settings.learning_rate * settings.learning_rate_factor(state.step, self._share())
@@ -106,10 +117,6 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         if state.average is not None:
             state.average.update_parameters(state.module)
-        self.took = time.monotonic() - began
-        state.step += 1
-        state.window[3:] = state.window[3] + self.took, state.window[4] + 1
-        return True
 
     def _read(self) -> None:
         """Add the figures of the steps since the last reading to the window, or raise where one is not finite.

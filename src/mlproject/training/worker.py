@@ -57,7 +57,6 @@ def work(job: FitJob, local_rank: int, place: MeetingPlace, pipe: Connection) ->
     """The whole life of one worker process. Its parent gets BEGUN, then rank 0's events, then DONE or why not."""
     interrupts.ignore()
     _end_with_parent()
-    torch.set_flush_denormal(True)  # as the command's own process does: see cli
     # Weights of 1³ kernels look the same in both memory formats, and DDP remarks on it.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces each process

@@ -112,9 +112,8 @@ def as_dict(
     }
 
 
-def explanations(postprocessing: Postprocessing) -> dict[str, str]:
-    """Title of each figure → how to read it; `postprocessing` is that of the chosen variant."""
-    origin = "the default" if postprocessing == Postprocessing() else "tuned on the validation cases"
+def explanations(postprocessing: Postprocessing, origin: str) -> dict[str, str]:
+    """Title of each figure → how to read it; `postprocessing` is that of the chosen variant, from `origin`."""
     mark = f"The mark is the one in use, {postprocessing.threshold:g}, {origin}"
     if postprocessing.min_lesion_ml:
         mark += f"; it includes the removal of lesions below {postprocessing.min_lesion_ml:g} ml, the curves do not"

@@ -36,7 +36,8 @@ def test_isles2017_reads_both_archives_and_passes_over_the_series(isles: Path) -
         "tmax": folder / "VSD.Brain.XX.O.MR_Tmax.127014/VSD.Brain.XX.O.MR_Tmax.127014.nii",
     }
     label = folder / "VSD.Brain.XX.O.OT.127017/VSD.Brain.XX.O.OT.127017.nii"
-    assert first == Case("training_1", images, label, "training_1", submission="SMIR.training_1.127011")
+    submission = "SMIR.training_1.127011"
+    assert first == Case("training_1", images, label, "training_1", submission=submission, patient_named=False)
     assert (second.name, second.submission) == ("training_48", "SMIR.training_48.188801")
     counts = {"ADC": 3, "MTT": 3, "rCBF": 3, "rCBV": 3, "Tmax": 3, "TTP": 3}
     assert channels_in("isles2017", isles) == counts
@@ -66,7 +67,8 @@ def test_isles2017_cases_called_alike_are_named_after_their_folders(tmp_path: Pa
     touch(tmp_path, *isles_case(f"{testing}/case_1", 300, label=False))
     settings = DataSettings(layout="isles2017", root=str(tmp_path), channels=("adc",))
     names = ["TRAINING_case_1", "case_2"]
-    assert [(case.name, case.patient) for case in find_cases(settings)] == [(name, name) for name in names]
+    found = find_cases(settings)
+    assert [(case.name, case.patient, case.patient_named) for case in found] == [(n, n, False) for n in names]
     cases = find_cases(settings, labelled=False)
     assert [case.name for case in cases] == sorted([*names, f"{testing}_case_1"])
     assert {case.submission.rpartition(".")[2] for case in cases} == {"101", "201", "301"}
@@ -102,7 +104,7 @@ def test_atlas_trains_on_training_and_sees_testing_only_without_labels(atlas: Pa
     stem = atlas / "Training/R001/sub-r001s001/ses-1/anat/sub-r001s001_ses-1_space-MNI152NLin2009aSym_T1w.nii.gz"
     assert first.images == {"T1w": stem}
     assert first.label is not None and first.label.name.endswith("label-L_desc-T1lesion_mask.nii.gz")
-    assert (first.patient, second.name) == ("sub-r001s001", "sub-r002s003")
+    assert (first.patient, second.name) == ("sub-r001s001", "sub-r002s003") and first.patient_named
     assert [case.label is None for case in find_cases(settings, labelled=False)] == [False, False, True]
     assert channels_in("atlas", atlas) == {"T1w": 3}
 
@@ -137,7 +139,9 @@ def test_msd_channels_are_volumes_of_one_file(tmp_path: Path) -> None:
     image = root / "imagesTr/BRATS_001.nii.gz"
     label = root / "labelsTr/BRATS_001.nii.gz"
     images = {"T2w": image, "flair": image}
-    assert first == Case("BRATS_001", images, label, "BRATS_001", components={"T2w": 3, "flair": 0})
+    assert first == Case(
+        "BRATS_001", images, label, "BRATS_001", components={"T2w": 3, "flair": 0}, patient_named=False
+    )
     assert second.name == "BRATS_002"
     assert [case.name for case in find_cases(settings, labelled=False)] == ["BRATS_001", "BRATS_002", "BRATS_500"]
     assert channels_in("msd", root) == {"FLAIR": 3, "T1w": 3, "t1gd": 3, "T2w": 3}

@@ -44,7 +44,7 @@ def test_isles_sessions_are_cases_of_one_patient(tmp_path: Path) -> None:
     touch(tmp_path, *(name.replace("sub-1", "sub-2") for name in (*FLAT, MASK)))
     found = find_cases(DataSettings(root=str(tmp_path)))
     names = [("sub-1_ses-0001", "sub-1"), ("sub-1_ses-0002", "sub-1"), ("sub-2", "sub-2")]
-    assert [(case.name, case.patient) for case in found] == names
+    assert [(case.name, case.patient) for case in found] == names and all(case.patient_named for case in found)
     assert len({case.label for case in found}) == 3
 
 
@@ -101,7 +101,7 @@ def test_nnunet_channels_follow_their_names(nnunet: Path) -> None:
     found = find_cases(DataSettings(layout="nnunet", root=str(nnunet)))
     assert [case.name for case in found] == ["a", "b_1"]
     images = {"dwi": nnunet / "imagesTr/b_1_0002.mha", "adc": nnunet / "imagesTr/b_1_0001.mha"}
-    assert found[1] == Case("b_1", images, nnunet / "labelsTr/b_1.mha", "b_1")
+    assert found[1] == Case("b_1", images, nnunet / "labelsTr/b_1.mha", "b_1", patient_named=False)
     assert list(found[1].images) == ["dwi", "adc"]
 
 
@@ -168,6 +168,7 @@ def test_table_reads_paths_split_and_patient(table: Path) -> None:
         ("a", "p1", "train"),
         ("b", "p2", "test"),
     ]
+    assert all(case.patient_named for case in found)
     assert found[1].images == {"dwi": absolute, "adc": table.parent / "b_adc.nrrd"}
     assert found[1].label == table.parent / "b_label.nrrd"
 
@@ -175,7 +176,7 @@ def test_table_reads_paths_split_and_patient(table: Path) -> None:
 def test_table_without_optional_columns(table: Path) -> None:
     table.write_text("case,adc,dwi\na,a_adc.nrrd,a_dwi.nrrd\n")
     (case,) = find_cases(DataSettings(layout="table", root=str(table)), labelled=False)
-    assert (case.label, case.patient, case.split) == (None, "a", None)
+    assert (case.label, case.patient, case.patient_named, case.split) == (None, "a", False, None)
     assert list(case.images) == ["dwi", "adc"]
     assert "label are missing" in message(table, layout="table")
 

@@ -51,6 +51,7 @@ def test_bids_sessions_are_cases_of_one_patient(tmp_path: Path) -> None:
         touch(tmp_path, f"{stem}T1w.nii.gz", f"derivatives/lesions/{stem}desc-lesion_mask.nii.gz")
     cases = find_cases(DataSettings(layout="bids", root=str(tmp_path), channels=("t1w",)))
     assert [(c.name, c.patient) for c in cases] == [("sub-01_ses-1", "sub-01"), ("sub-01_ses-2", "sub-01")]
+    assert all(c.patient_named for c in cases)
     assert len({case.label for case in cases}) == 2
 
 
@@ -151,6 +152,7 @@ def test_folders_a_folder_a_case(tmp_path: Path) -> None:
     first, second = find_cases(DataSettings(layout="folders", root=str(tmp_path), channels=("flair", "T1")))
     assert first.images == {"flair": tmp_path / "p1/FLAIR.nii.gz", "T1": tmp_path / "p1/p_t1.mha"}
     assert (first.name, first.label, second.patient) == ("p1", tmp_path / "p1/mask.nrrd", "p2")
+    assert not first.patient_named
     assert channels_in("folders", tmp_path) == {"flair": 2, "t1": 2, "t1post": 1}
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from mlproject.data.cases import Case, DataSettings, SplitName
-from mlproject.data.splits import PARTS, Split, make_split
+from mlproject.data.splits import PARTS, Split, make_split, split_in_words
 from mlproject.errors import DataError, SettingsError
 
 
@@ -214,3 +214,18 @@ def test_only_a_split_file_may_put_a_case_into_several_parts(tmp_path: Path, cap
     assert split == Split(("a",), ("a",), ("a",))
     assert "puts a into several parts" in caplog.text
     assert "no estimate" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("settings", "own", "words"),
+    [
+        (DataSettings(split_seed=3), None, "data.validation_share=0.15, data.test_share=0.2, data.split_seed=3"),
+        (DataSettings(), "test", "by the data set itself"),
+        (DataSettings(split_file="/home/x/y.csv"), "test", "by a data.split_file"),
+        (DataSettings(folds=5, fold=2), "test", "data.folds=5, data.fold=2, data.validation_share=0.15, data.split_"),
+    ],
+)
+def test_what_decided_on_the_split_is_said_without_a_path(
+    settings: DataSettings, own: SplitName | None, words: str
+) -> None:
+    assert split_in_words(settings, [case("a", split=own)], Split(("a",), (), ())).startswith(words)

@@ -53,11 +53,15 @@ def test_an_evaluation_is_done_again_by_its_description_wherever_the_alias_is_th
 ) -> None:
     client.set_registered_model_alias("stroke-lesion", "mine", "1")
     command = ["evaluate", "--model", "models:/stroke-lesion@mine", "--tracking.system_metrics", "false"]
+    command += ["--cases", "all"]
     command += ["--data.root", str(workplace.data), "--work_dir", str(workplace.folder / "work")]
     assert cli.main(command) == 0
-    assert "models:/stroke-lesion/1, which is models:/stroke-lesion@mine now" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "models:/stroke-lesion/1, which is models:/stroke-lesion@mine now" in printed
+    assert "note:     Not an estimate for new patients: the model was trained or tuned on 5 of the 6" in printed
     client.delete_registered_model_alias("stroke-lesion", "mine")
     first = workplace.runs("evaluate")[-1]
+    assert "Not an estimate for new patients" in first.data.tags["mlflow.note.content"]
     workplace.do_again(first)
     again = workplace.runs("evaluate")[-1]
     assert first.data.tags["model"] == again.data.tags["model"] == "models:/stroke-lesion/1"

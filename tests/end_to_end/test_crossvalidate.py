@@ -125,6 +125,7 @@ def test_every_case_is_tested_once_and_the_folds_answer_as_one(
     assert described.members == 2 and len(described.seen) == 6 * 2  # the tiny data set's dwi and adc, taken in turn
     version = mlflow.MlflowClient().get_model_version("stroke-lesion", "1")
     assert "Not measured with this model itself" in version.description
+    assert "the data name no patients: each case counts as one" in version.description
 
     assert compare.model_uri_of(parent_id) == f"runs:/{parent_id}/model"
     assert train.training_run_of(folds[1].info.run_id) == below(folds[1].info.run_id)[0].info.run_id

@@ -82,6 +82,8 @@ def test_pages_say_what_was_run_and_how_to_do_it_again(workplace: Workplace) -> 
     card = client.download_artifacts(parent.info.run_id, "model_card.md")
     assert version.description.splitlines()[0] == Path(card).read_text().splitlines()[0]
     assert str(workplace.folder) not in Path(card).read_text() and str(workplace.data) not in Path(card).read_text()
+    for words in ("no patient is in two parts", "data.layout: isles2022", "data.split\\_seed=0"):
+        assert words in Path(card).read_text()
     model = client.get_logged_model(version.source.removeprefix("models:/"))
     linked = {metric.key: metric for metric in model.metrics}
     assert linked["test/dice"].value == parent.data.metrics["test/dice"] and linked["test/dice"].dataset_name == "tiny"

@@ -143,6 +143,8 @@ def test_the_real_case_alone(tracking: Path, lesion_data: Path, capsys: pytest.C
     )
     report = mlflow.MlflowClient().download_artifacts(newest("evaluate").info.run_id, "report/report.html")
     assert "Not an estimate" in Path(report).read_text()
+    assert "Not an estimate" in newest("main").data.tags["mlflow.note.content"]
+    assert "note:     Not an estimate" in capsys.readouterr().out
     session = data / "rawdata" / name / "ses-0001"
     images = {c: str(session / f"{name}_ses-0001_{c}.nii.gz") for c in ("dwi", "adc", "flair")}
     run(

@@ -1,9 +1,12 @@
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_hex
 
 from mlproject.evaluation import curve_figures
 from mlproject.evaluation.figures import to_png
+from mlproject.evaluation.lesions import size_names
+from mlproject.evaluation.palette import BLACK, GREY, ORANGE, PURPLE
 
 
 def legend(figure):
@@ -62,7 +65,7 @@ def test_a_bin_without_an_interval_has_no_bar():
             "high": [0.4, np.nan, np.nan],
         }
     )
-    figure = curve_figures.reliability({"network": curve})
+    figure = curve_figures.reliability({"network": curve}, {"network": GREY})
     (drawn,) = figure.axes[0].containers
     line, (lower, upper), (bars,) = drawn.lines
     np.testing.assert_allclose(line.get_xydata(), [[0.2, 0.3], [0.8, 0.6]])
@@ -70,3 +73,15 @@ def test_a_bin_without_an_interval_has_no_bar():
     np.testing.assert_allclose(upper.get_ydata(), [0.4, np.nan])
     np.testing.assert_allclose(bars.get_segments()[0], [[0.2, 0.1], [0.2, 0.4]])
     assert to_png(figure)
+
+
+def test_a_variant_has_its_colour_in_every_figure():
+    row = {"size": "below 0.1 ml", "lesions": 1, "share": 0.5, "low": 0.1, "high": 0.9, "false_alarms_per_case": 1.0}
+    sizes = pd.DataFrame([{"variant": variant} | row for variant in "AB" for _ in size_names()])
+    curve = pd.DataFrame({"voxels": [5], "mean_probability": 0.2, "lesion_share": 0.3, "low": 0.1, "high": 0.4})
+    colours = {"A": ORANGE, "B": PURPLE}
+    above, below = curve_figures.detection(sizes, colours).axes
+    (calibration,) = curve_figures.reliability({"A": curve, "B": curve, "A, B": curve}, colours).axes
+    assert [drawn.lines[0].get_color() for drawn in above.containers] == [ORANGE, PURPLE]
+    assert [to_hex(bar.patches[0].get_facecolor()).upper() for bar in below.containers] == [ORANGE, PURPLE]
+    assert [drawn.lines[0].get_color() for drawn in calibration.containers] == [ORANGE, PURPLE, BLACK]

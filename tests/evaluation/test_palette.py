@@ -1,4 +1,4 @@
-from mlproject.evaluation.palette import legends, mask_colours
+from mlproject.evaluation.palette import legends, mask_colours, variant_colours
 
 ONE, TWO = legends(["with CRF"]), legends(["A", "B"])
 
@@ -40,3 +40,9 @@ def test_a_colour_means_the_same_masks_in_every_legend():
         assert all(region["colour"] == colours[region["bits"]] for legend in found for region in legend)
     assert [ONE[1][0]["colour"], ONE[2][0]["colour"]] == mask_colours(1)
     assert [TWO[1 << n][0]["colour"] for n in range(3)] == mask_colours(2)
+
+
+def test_a_variant_has_the_colour_of_its_outline_in_the_figures_and_no_other_has_it():
+    assert list(variant_colours(["A", "B"], ["A", "B"]).values()) == mask_colours(2)[1:]
+    colours = variant_colours(["network", "best threshold", "with CRF"], ["best threshold"])
+    assert colours["best threshold"] == mask_colours(1)[1] and len(set(colours.values())) == 3

@@ -22,7 +22,9 @@ from mlproject.evaluation.metrics import METRICS, summarise_groups
 from mlproject.evaluation.palette import legends
 from mlproject.evaluation.report import false_alarms, summary_table, verdict, worst_first, write_report
 from mlproject.evaluation.report_curves import explanations
+from mlproject.evaluation.report_sections import summary
 from mlproject.evaluation.statistics import PairedDifference, paired_difference
+from mlproject.evaluation.wording import scans_of_one_patient, seen_cases
 from mlproject.prediction.postprocessing import Postprocessing
 
 NAN = float("nan")
@@ -47,6 +49,7 @@ def write(folder, gathered, chosen="crf", **texts):
         title=texts.get("title", "title"),
         facts=texts.get("facts", {}),
         chosen=chosen,
+        origin=texts.get("origin", "the default"),
     )
 
 
@@ -210,16 +213,15 @@ def test_curves_agree_with_the_tables(folder, gathered):
 @pytest.mark.parametrize(
     ("postprocessing", "words"),
     [
-        (Postprocessing(), "The mark is the one in use, 0.5, the default. Bands"),
-        (Postprocessing(0.35), "The mark is the one in use, 0.35, tuned on the validation cases. Bands"),
+        (Postprocessing(), "The mark is the one in use, 0.5, tuned here. Bands"),
         (
             Postprocessing(0.35, min_lesion_ml=0.03),
-            "0.35, tuned on the validation cases; it includes the removal of lesions below 0.03 ml, the curves do not.",
+            "0.35, tuned here; it includes the removal of lesions below 0.03 ml, the curves do not.",
         ),
     ],
 )
 def test_the_threshold_is_said_to_be_what_it_is(postprocessing, words):
-    assert words in explanations(postprocessing)["Dice over the threshold"]
+    assert words in explanations(postprocessing, "tuned here")["Dice over the threshold"]
 
 
 def test_every_figure_is_a_file(folder):
@@ -242,6 +244,7 @@ def test_one_variant_and_one_case_alone(tmp_path):
         "title",
         {},
         chosen="network",
+        origin="the default",
     )
     text = page.read_text()
     assert "All cases (1)" in text and "Cases with a lesion (" not in text  # the same case: once is enough
@@ -305,6 +308,29 @@ def test_terminal_table_fits_into_80_columns():
         console.print(summary_table(summarise_groups(variants)["all cases"], "all cases (2)"))
     assert len(capture.get().rstrip().split("\n")) == 3
     assert "0.550 (0.300–0.800)" in capture.get()
+
+
+def test_one_case_has_no_interval_and_no_brackets(tmp_path):
+    one = summarise_groups({"network": per_case(["a"], [0.8], [3.0])})["all cases"]
+    console = Console(width=80)
+    with console.capture() as capture:
+        console.print(summary_table(one))
+    assert re.search(r"network +0\.800 +0\.250 +0\.25\n", capture.get())
+    assert "(–" not in summary("all cases", one) and "median\u00a00.800" in summary("all cases", one)
+
+
+def test_several_scans_of_a_patient_are_said():
+    assert scans_of_one_patient(["p1", "p2"]) == []
+    (note,) = scans_of_one_patient(["p1", "p2", "p1"])
+    assert note.startswith("The 3 cases are of 2 patients: ") and "intervals are too narrow and the p values" in note
+
+
+def test_cases_that_a_model_has_seen_are_said():
+    assert seen_cases({"A": 0, "B": 0}, 6) == []
+    assert seen_cases({"A": 3, "B": 4}, 6) == [
+        "Not an estimate for new patients: A was trained or tuned on 3 and B was trained or tuned on 4 of the 6 cases "
+        "measured."
+    ]
 
 
 def test_terminal_table_has_a_row_a_variant():

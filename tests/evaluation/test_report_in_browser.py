@@ -39,7 +39,16 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
     variants = dict.fromkeys(VARIANTS, Postprocessing())
     return write_report(
-        folder, gathered, summarise_groups(gathered.tables), {}, variants, [], "Title", {}, chosen="crf"
+        folder,
+        gathered,
+        summarise_groups(gathered.tables),
+        {},
+        variants,
+        [],
+        "Title",
+        {},
+        chosen="crf",
+        origin="the default",
     )
 
 

@@ -42,7 +42,7 @@ def version(tracking: Path) -> Callable[..., int]:
             next(p for n, p in network.named_parameters() if n.endswith("output_block.conv.conv.bias")).fill_(bias)
         segmenter = Segmenter(tiny.description(seen=seen), network)
         run_id = mlflow.MlflowClient().create_run("0").info.run_id
-        return registry.register(registry.log_model(segmenter, run_id), "m")
+        return registry.register(registry.log_model(segmenter, run_id), "m", ["dwi"])
 
     return make
 

@@ -1,5 +1,6 @@
 """The model card: what stands in it is what was measured, and it fits where MLflow keeps it."""
 
+import math
 import shlex
 from collections.abc import Mapping
 from dataclasses import replace
@@ -7,16 +8,17 @@ from itertools import pairwise
 
 import pandas as pd
 import pytest
+import yaml
 from markdown_it import MarkdownIt
 
 import tiny
 from mlproject.data.preprocessing import PreprocessingSettings
-from mlproject.evaluation.metrics import METRICS, summarise_by_size, summarise_groups
+from mlproject.evaluation.metrics import METRICS, summarise, summarise_by_size, summarise_groups
 from mlproject.prediction.crf import CrfSettings
 from mlproject.prediction.postprocessing import Postprocessing
 from mlproject.prediction.segmenter import ModelDescription
 from mlproject.prediction.sliding_window import PredictionSettings
-from mlproject.tracking.model_card import DESCRIPTION_LENGTH, CardFacts, about, model_card, shortened
+from mlproject.tracking.model_card import DESCRIPTION_LENGTH, CardFacts, about, interval, model_card, shortened
 
 DICE = (0.9, 0.7, 0.5, 0.3)
 LOAD_ML = (60.0, 20.0, 0.5, 0.0)
@@ -49,8 +51,17 @@ def facts(**changes: object) -> CardFacts:
         training="2500 steps of 2 patches, on CPU",
         overall={group: tables["x"] for group, tables in summarise_groups({"x": table}).items()},
         by_size=summarise_by_size(table),
-        settings={"loss.dice": 1.0, "data.root": "/home/someone/data"},
+        settings={
+            "data.layout": "isles2022",
+            "data.root": "/home/someone/data",
+            "data.lesion_labels": [1, 3],
+            "data.split_file": "/home/someone/split.csv",
+            "loss.dice": 1.0,
+            "training.minutes": None,
+        },
         source="https://host/a, commit 12",
+        split="data.split_seed=3",
+        patients_named=True,
     )
     return replace(made, **changes)  # type: ignore[arg-type]
 
@@ -86,11 +97,36 @@ def test_what_it_says_and_what_it_does_not() -> None:
     assert "200 train cases" not in card  # enough
     had_no_part = "the test cases had no part in it"
     assert had_no_part in card
-    repeated = model_card(facts(notes=("Not an estimate: 1 test case was also trained on.",)))
+    repeated = model_card(facts(notes=("Not an estimate: 1 test case was also trained on.",), repeated=1))
     assert "Not an estimate" in repeated and "no patient is in two parts" not in repeated
     assert had_no_part not in repeated
+    assert repeated.startswith("Test, no estimate (1 of the cases trained or tuned on, too): Dice 0.600")
+    assert had_no_part in model_card(facts(notes=("The 4 cases are of 3 patients.",)))
     no_crf = replace(facts().description, postprocessing=Postprocessing())
     assert "no significant gain" in model_card(facts(description=no_crf))  # there may be one that is not
+
+
+def test_where_the_data_name_no_patients_it_is_not_said_that_none_is_in_two_parts() -> None:
+    for members in (1, 5):
+        described = replace(facts().description, members=members)
+        card = model_card(facts(description=described, patients_named=False))
+        assert "the data name no patients: each case counts as one" in card and "no patient is in two" not in card
+
+
+def test_numbers_have_the_digits_of_the_report_and_undefined_cases_are_counted() -> None:
+    rows = [{m.name: 110.2 for m in METRICS} | {"dice": 0.5, "hd95_mm": distance} for distance in (1100.0, math.nan)]
+    summary = summarise(pd.DataFrame(rows))
+    assert interval(summary, "volume_difference_ml") == "110.20 (110.20 to 110.20)"
+    assert interval(summary, "hd95_mm") == "1100.00, undefined in 1"
+    assert interval(summarise(pd.DataFrame(rows[1:])), "hd95_mm") == "–, undefined in 1"
+
+
+def test_settings_are_yaml_and_say_what_a_lesion_was_but_no_place() -> None:
+    card = model_card(facts())
+    settings = yaml.safe_load(card.partition("```yaml\n")[2].partition("\n```")[0])
+    lesion = {"data.layout": "isles2022", "data.lesion_labels": [1, 3]}
+    assert settings == lesion | {"loss.dice": 1.0, "training.minutes": None}
+    assert {row[0]: row[1:] for row in rows_of(card)}["split"] == ["data.split_seed=3"]
 
 
 def test_the_card_of_an_ensemble_claims_no_result_of_its_own() -> None:
@@ -99,14 +135,14 @@ def test_the_card_of_an_ensemble_claims_no_result_of_its_own() -> None:
     assert card.startswith("Its networks one by one, out of fold: Dice 0.600")
     assert "**Not measured with this model itself**" in card and "chosen on the validation cases" not in card
     rows = {row[0]: row[1:] for row in rows_of(card)}
-    assert rows["cases"] == ["43, dealt out to 5 folds; no patient is in two"]
+    assert rows["cases"] == ["43, dealt out to 5 folds; no patient is in two folds"]
     assert rows["training"] == ["5 networks, each 2500 steps of 2 patches, on CPU"]
     assert "Small numbers" not in card
 
 
 @pytest.mark.parametrize("name", ["my model", "it's", "$HOME"])
 def test_commands_take_every_name(name: str) -> None:
-    card, description = model_card(facts(model=f"{name}/3")), about(name)
+    card, description = model_card(facts(model=f"{name}/3")), about(name, ["dwi"])
     for text, uri in ((card, f"models:/{name}/3"), (description, f"models:/{name}@champion")):
         commands = text.partition("```sh\n")[2].partition("\n```")[0].splitlines()
         assert [shlex.split(command).count(uri) for command in commands] == [1, 1]

@@ -160,7 +160,7 @@ def test_what_was_made_though_its_answer_was_lost_is_not_made_again(before: Prox
     before.spoil = lose
     with runs.open_run(TrackingSettings(experiment="lost", system_metrics=False), "a", "train") as run:
         uri = registry.log_model(segmenter, run.id)
-        assert registry.register(uri, "lost") == 1
+        assert registry.register(uri, "lost", ["dwi"]) == 1
     client, experiments = mlflow.MlflowClient(), [run.experiment_id]
     assert [path.rpartition("mlflow/")[2] for path in lost] == ["runs/create", "logged-models", "model-versions/create"]
     assert [found.info.run_id for found in client.search_runs(experiments)] == [run.id]

@@ -52,12 +52,14 @@ def test_an_upload_that_is_cut_off_is_gone_on_with(
 def test_model_version_card_and_example(run_id: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     capfd.readouterr()
     uri, client = registry.model_of(run_id), mlflow.MlflowClient()
-    assert [registry.register(uri, "m"), registry.register(uri, "m")] == [1, 1]  # the second time after a kill
+    versions = [registry.register(uri, "m", ["t1", "dwi"]) for _ in range(2)]  # the second time after a kill
+    assert versions == [1, 1]
     registry.give_card("m", 1, uri, "the card\n\n## More\n")
     assert capfd.readouterr().err == ""  # MLflow's own register_model talks
     version = client.get_model_version("m", "1")
     assert version.description.startswith("the card") and version.run_id == run_id
-    assert "champion" in client.get_registered_model("m").description
+    page = client.get_registered_model("m").description
+    assert "champion" in page and "--images.t1 t1.nii.gz --images.dwi dwi.nii.gz --output" in page
     tags = client.get_logged_model(uri.removeprefix("models:/")).tags
     assert [entry["version"] for entry in json.loads(tags["mlflow.modelVersions"])] == [1]
     assert tags["mlflow.note.content"] == version.description
@@ -70,13 +72,13 @@ def test_model_version_card_and_example(run_id: str, tmp_path: Path, capfd: pyte
     model = mlflow.pyfunc.load_model(str(folder))
     (answer,) = model.predict(model.input_example).to_dict("records")
     assert answer["model_version"] == "m/1" and answer["lesion_count"] >= 0 and answer["mask"]
-    assert registry.register(uri, "n") == 1  # another name, its own first version
+    assert registry.register(uri, "n", ["t1", "dwi"]) == 1  # another name, its own first version
 
 
 def test_an_alias_is_looked_up_once(run_id: str) -> None:
     uri, client = registry.model_of(run_id), mlflow.MlflowClient()
     for version, logged in enumerate((uri, registry.log_model(registry.load(uri), run_id)), start=1):
-        registry.register(logged, "my model")
+        registry.register(logged, "my model", ["t1"])
         client.set_registered_model_alias("my model", "best", str(version))
     assert registry.exact_uri("models:/my model@best") == "models:/my model/2"
     for exact in ("models:/my model/1", uri, f"runs:/{run_id}/model", "/folder/models:/a@b"):
@@ -92,7 +94,8 @@ def test_a_folder_that_is_not_there_is_told(tracking: Path) -> None:
 
 @pytest.mark.parametrize("name", ["my model", "a#b|<c>'\"`$%41;&*"])
 def test_a_name_that_is_taken_works(run_id: str, name: str, tmp_path: Path) -> None:
-    assert registry.register(registry.model_of(run_id), TrackingSettings(registered_model=name).registered_model) == 1
+    taken = TrackingSettings(registered_model=name).registered_model
+    assert registry.register(registry.model_of(run_id), taken, ["t1"]) == 1
     assert registry.fetch(f"models:/{name}/1", tmp_path / "fetched").is_dir()
 
 
@@ -104,7 +107,7 @@ def test_a_name_that_would_not_work_is_refused_before_anything_starts(name: str)
 
 def test_what_mlflow_refuses_is_said_as_it_is(run_id: str) -> None:
     with pytest.raises(MlflowException, match="Names cannot contain"):
-        registry.register(registry.model_of(run_id), "team/stroke")
+        registry.register(registry.model_of(run_id), "team/stroke", ["t1"])
 
 
 def test_a_model_of_another_server_has_no_uri_here(tracking: Path) -> None:

@@ -45,6 +45,7 @@ class Case:
         own_name: what the data set calls the case, where `name` is a pseudonym; or "".
         objects: of a case in a bucket: the object that each of its files is a copy of, here only once it is fetched,
             and the objects that belong to it (a.img to a.hdr).
+        patient_named: whether the data set says whom the scan shows; else the case counts as a patient of its own.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Case:
     label_kind: str = ""
     own_name: str = ""
     objects: dict[Path, tuple[BucketObject, ...]] = field(default_factory=dict)
+    patient_named: bool = True
 
     @property
     def channels(self) -> tuple[str, ...]:

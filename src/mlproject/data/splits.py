@@ -1,7 +1,7 @@
 """Splits into train, validation and test, or folds: by patient, stratified by lesion volume, or given."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self, get_args
@@ -63,6 +63,19 @@ def make_split(cases: Sequence[Case], lesion_ml: Mapping[str, float], settings: 
     split = Split(*(tuple(case.name for case in ordered if part in parts[case.name]) for part in PARTS))
     _check_lesions(split, lesion_ml, advice)
     return split
+
+
+def split_in_words(settings: DataSettings, cases: Iterable[Case], split: Split) -> str:
+    """By what `make_split` splits the cases, without the path of a file."""
+    seed = f"data.split_seed={settings.split_seed}"
+    if settings.split_file is not None:
+        return "by a data.split_file"
+    if settings.folds:
+        fold = f"data.fold={settings.fold}, " if split.train else ""  # `crossvalidate` tests on all folds in turn
+        return f"data.folds={settings.folds}, {fold}data.validation_share={settings.validation_share:g}, {seed}"
+    if any(case.split for case in cases):
+        return "by the data set itself"
+    return f"data.validation_share={settings.validation_share:g}, data.test_share={settings.test_share:g}, {seed}"
 
 
 def _stratified(cases: Sequence[Case], lesion_ml: Mapping[str, float], settings: DataSettings) -> Parts:

@@ -13,6 +13,7 @@ from mlproject.evaluation.case_table import Column
 from mlproject.evaluation.comparison import A, B, MetricDifference
 from mlproject.evaluation.gathering import Gathered
 from mlproject.evaluation.metrics import METRICS, groups_to_show
+from mlproject.evaluation.palette import variant_colours
 from mlproject.evaluation.report_curves import EXPLANATIONS, calibration_words, calibrations
 from mlproject.evaluation.report_files import Summaries, summaries_as_dict, write_json, write_tables
 from mlproject.evaluation.wording import false_alarms, heading, missing_channels
@@ -62,12 +63,12 @@ def write_comparison(
         },
     )
     sizes = lesions.by_size(gathered.lesions, [A, B], len(tables[A]))
-    calibration = calibrations(gathered.counts)
+    calibration, colours = calibrations(gathered.counts), variant_colours([A, B], gathered.shown)
     drawn = {
         "Dice of each case": figures.paired_dots({B: tables[B], A: tables[A]}),
         "Dice of A against Dice of B": curve_figures.one_against_other(tables[B], tables[A]),
-        "Lesions found by size": curve_figures.detection(sizes),
-        "Calibration": curve_figures.reliability({name: curve for name, (curve, _, _) in calibration.items()}),
+        "Lesions found by size": curve_figures.detection(sizes, colours),
+        "Calibration": curve_figures.reliability({n: curve for n, (curve, _, _) in calibration.items()}, colours),
     }
     pictures = {name: figures.to_png(figure) for name, figure in drawn.items()}
     for name, png in pictures.items():

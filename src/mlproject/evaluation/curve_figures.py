@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from mlproject.evaluation.lesions import size_names
 from mlproject.evaluation.palette import BLACK, BLUE, GREEN, GREY, ORANGE, VERMILLION
 
-COLOURS, MARKERS = (GREY, ORANGE, BLUE, GREEN), "os^D"
+MARKERS = "os^D"
 SMALL_ML = 0.1  # below this volume, the logarithmic axis goes on linearly to 0
 
 
@@ -43,11 +43,12 @@ def bland_altman(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def detection(sizes: pd.DataFrame) -> Figure:
+def detection(sizes: pd.DataFrame, colours: Mapping[str, str]) -> Figure:
     """Above, the share of lesions found, by size; below, false alarms per case, by size.
 
     Args:
         sizes: what `lesions.by_size` returns.
+        colours: of each variant.
     """
     figure = Figure(figsize=(7.5, 6), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
@@ -56,9 +57,9 @@ def detection(sizes: pd.DataFrame) -> Figure:
     for n, (variant, rows) in enumerate(groups):
         across = np.arange(len(names)) + (n - (len(groups) - 1) / 2) * 0.14
         ends = np.abs(rows[["low", "high"]].to_numpy(dtype=float).T - rows["share"].to_numpy(dtype=float))
-        look: dict[str, Any] = {"color": COLOURS[n % 4], "marker": MARKERS[n % 4], "label": str(variant)}
+        look: dict[str, Any] = {"color": colours[str(variant)], "marker": MARKERS[n % 4], "label": str(variant)}
         above.errorbar(across, rows["share"], yerr=ends, capsize=3, linestyle="", **look)
-        below.bar(across, rows["false_alarms_per_case"], width=0.13, color=COLOURS[n % 4])
+        below.bar(across, rows["false_alarms_per_case"], width=0.13, color=look["color"])
     counts = groups[0][1]["lesions"].tolist()
     above.set(ylim=(-0.04, 1.04), ylabel="share of lesions found")
     below.set_ylabel("false alarms per case")
@@ -70,11 +71,12 @@ def detection(sizes: pd.DataFrame) -> Figure:
     return figure
 
 
-def reliability(curves: Mapping[str, pd.DataFrame]) -> Figure:
+def reliability(curves: Mapping[str, pd.DataFrame], colours: Mapping[str, str]) -> Figure:
     """Share of lesion among the voxels of each probability; below the diagonal, the model is too sure.
 
     Args:
         curves: name → what `curves.reliability` returns.
+        colours: of each variant; a curve of several together is black.
     """
     figure, axes = _axes("predicted probability (mean of the voxels in a tenth)", "share of them that are lesion")
     axes.plot([0, 1], [0, 1], color=BLACK, linewidth=1, linestyle=":", label="true probabilities")
@@ -82,7 +84,7 @@ def reliability(curves: Mapping[str, pd.DataFrame]) -> Figure:
         drawn = curve[curve["voxels"] > 0]
         share = drawn["lesion_share"].to_numpy(dtype=float)
         ends = np.clip([share - drawn["low"], drawn["high"] - share], 0, None)  # NaN, so no bar, without an interval
-        look: dict[str, Any] = {"color": COLOURS[n % 4], "marker": MARKERS[n % 4], "label": name}
+        look: dict[str, Any] = {"color": colours.get(name, BLACK), "marker": MARKERS[n % 4], "label": name}
         axes.errorbar(drawn["mean_probability"], share, yerr=ends, capsize=3, **look)
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     axes.set_aspect("equal")

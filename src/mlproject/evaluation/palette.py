@@ -1,6 +1,7 @@
 """The colours of Okabe and Ito (2008), which colour-blind people tell apart, and what they mean in the pictures."""
 
 from collections.abc import Sequence
+from itertools import cycle
 
 BLACK, ORANGE, SKY_BLUE, GREEN, YELLOW = "#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442"
 BLUE, VERMILLION, PURPLE, GREY = "#0072B2", "#D55E00", "#CC79A7", "#8A8A8A"
@@ -9,6 +10,13 @@ BLUE, VERMILLION, PURPLE, GREY = "#0072B2", "#D55E00", "#CC79A7", "#8A8A8A"
 def mask_colours(predictions: int) -> list[str]:
     """Outlines of the reference, and of one or two predictions."""
     return [SKY_BLUE, ORANGE, PURPLE][: 1 + predictions]
+
+
+def variant_colours(variants: Sequence[str], shown: Sequence[str]) -> dict[str, str]:
+    """The colour of each variant in the figures: that of its outline, and for those not `shown` one of the others."""
+    outlined = dict(zip(shown, mask_colours(len(shown))[1:], strict=True))
+    others = cycle((GREY, BLUE, GREEN))
+    return {variant: outlined.get(variant) or next(others) for variant in variants}
 
 
 Region = dict[str, str | int]

@@ -31,6 +31,7 @@ def write_report(
     title: str,
     facts: Mapping[str, str],
     chosen: str,
+    origin: str,
 ) -> Path:
     """Write report.html (self-contained), the figures as PNG files, and the tables and curves as CSV and JSON files.
 
@@ -44,6 +45,7 @@ def write_report(
         title: of the page.
         facts: name → value, such as the data set, its digest, the commit.
         chosen: the variant that the model uses; its metrics fill the table of cases.
+        origin: what it was chosen by, such as "tuned on the validation cases".
 
     Returns:
         The path of report.html.
@@ -92,7 +94,7 @@ def write_report(
         sampled=escape(sections.sampled(gathered)),
         cases=case_table.case_table(order, gathered.pictures, case_table.metric_columns(tables, chosen, order)),
         chosen=escape(chosen),
-        pictures=sections.pictures(drawn, report_curves.explanations(variants[chosen])),
+        pictures=sections.pictures(drawn, report_curves.explanations(variants[chosen], origin)),
         lesions=sections.lesions_found(sizes),
         calibration=escape(report_curves.calibration_words(calibration)),
         definitions=sections.definitions(),

@@ -10,6 +10,7 @@ from mlproject.evaluation import curve_figures, curves, figures
 from mlproject.evaluation.curves import ProbabilityCounts
 from mlproject.evaluation.gathering import Gathered
 from mlproject.evaluation.metrics import ALL_CASES, LESION_CASES
+from mlproject.evaluation.palette import variant_colours
 from mlproject.prediction.postprocessing import Postprocessing
 
 Calibrations = Mapping[str, tuple[pd.DataFrame, float, float]]
@@ -78,12 +79,13 @@ def draw(
     means = {ALL_CASES: table["dice"].mean(), LESION_CASES: table.loc[table["reference_ml"] > 0, "dice"].mean()}
     marked = [(name, postprocessing.threshold, float(means[name])) for name in means if name in thresholding]
     mark = "chosen, small lesions removed" if postprocessing.min_lesion_ml else "chosen"
+    colours = variant_colours(list(gathered.tables), gathered.shown)
     drawn = {
         "Dice of each case": figures.paired_dots(gathered.tables),
         "Dice against lesion volume": figures.dice_against_volume(table),
         "Agreement of the volumes": curve_figures.bland_altman(table),
-        "Lesions found by size": curve_figures.detection(sizes),
-        "Calibration": curve_figures.reliability({name: curve for name, (curve, _, _) in calibration.items()}),
+        "Lesions found by size": curve_figures.detection(sizes, colours),
+        "Calibration": curve_figures.reliability({n: curve for n, (curve, _, _) in calibration.items()}, colours),
         "Dice over the threshold": curve_figures.threshold_curves(thresholding, marked, mark),
     }
     return {name: figures.to_png(figure) for name, figure in drawn.items()}
@@ -110,9 +112,8 @@ def as_dict(
     }
 
 
-def explanations(postprocessing: Postprocessing) -> dict[str, str]:
-    """Title of each figure → how to read it; `postprocessing` is that of the chosen variant."""
-    origin = "the default" if postprocessing == Postprocessing() else "tuned on the validation cases"
+def explanations(postprocessing: Postprocessing, origin: str) -> dict[str, str]:
+    """Title of each figure → how to read it; `postprocessing` is that of the chosen variant, from `origin`."""
     mark = f"The mark is the one in use, {postprocessing.threshold:g}, {origin}"
     if postprocessing.min_lesion_ml:
         mark += f"; it includes the removal of lesions below {postprocessing.min_lesion_ml:g} ml, the curves do not"

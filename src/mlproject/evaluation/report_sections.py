@@ -28,7 +28,7 @@ def summary(group: str, summaries: Mapping[str, pd.DataFrame], chosen: str = "")
     def cell(table: pd.DataFrame, metric: Metric) -> html.Cell:
         mean, interval = mean_and_interval(table, metric)
         row = table.to_dict("index")[metric.name]
-        parts = [interval, f"median {number(row['median'], metric)}"]
+        parts = [*([interval] if interval else []), f"median {number(row['median'], metric)}"]
         if row["undefined"]:
             parts.append(f"undefined in {row['undefined']}")
         return mean, ", ".join(part.replace(" ", "\u00a0") for part in parts)  # breaks between parts only
@@ -45,7 +45,7 @@ def by_load(tables: Mapping[str, pd.DataFrame]) -> str:
 
     def cell(means: pd.DataFrame, metric: Metric) -> html.Cell:
         mean, interval = mean_and_interval(means, metric)
-        return mean if math.isnan(means.to_dict("index")[metric.name]["low"]) else (mean, interval)
+        return (mean, interval) if interval else mean
 
     summaries = {variant: summarise_by_size(table) for variant, table in tables.items()}
     rows = []

@@ -1,7 +1,7 @@
 """How results are put into words and numbers, for the page and the terminal alike."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 from rich.table import Table
@@ -56,6 +56,34 @@ def missing_channels(tables: Mapping[str, pd.DataFrame]) -> list[str]:
     return sentences
 
 
+def seen_cases(seen: Mapping[str, int], cases: int) -> list[str]:
+    """That a result is no estimate, where any of the models measured has seen any of the cases.
+
+    Args:
+        seen: what a model is called in a sentence → how many of the cases it was trained or tuned on.
+        cases: how many were measured.
+    """
+    parts = [f"{model} was trained or tuned on {count}" for model, count in seen.items() if count]
+    if not parts:
+        return []
+    return [f"Not an estimate for new patients: {' and '.join(parts)} of the {cases} cases measured."]
+
+
+def scans_of_one_patient(patients: Sequence[str]) -> list[str]:
+    """That intervals and p values are too sure of themselves, where patients have several of the cases measured.
+
+    Args:
+        patients: whom each of the cases shows.
+    """
+    if (count := len(set(patients))) == len(patients):
+        return []
+    return [
+        f"The {len(patients)} cases are of {count} patient{'s' if count > 1 else ''}: intervals and p values take "
+        "cases for independent, which scans of one patient are not, so the intervals are too narrow and the p values "
+        "too small."
+    ]
+
+
 def summary_table(summaries: Mapping[str, pd.DataFrame], title: str = "") -> Table:
     """The table for the terminal: one row a variant, mean and 95 % interval of the three main metrics.
 
@@ -70,7 +98,8 @@ def summary_table(summaries: Mapping[str, pd.DataFrame], title: str = "") -> Tab
         table.add_column(Text(heading(metric)), justify="right")
     for variant, summary in summaries.items():
         pairs = (mean_and_interval(summary, metric) for metric in metrics)
-        cells = [f"{mean} {interval.replace(' to ', '–')}" for mean, interval in pairs]  # to fit into 80 columns
+        # To fit into 80 columns.
+        cells = [f"{mean} {interval.replace(' to ', '–')}".rstrip() for mean, interval in pairs]
         table.add_row(Text(variant), *cells)
     return table
 
@@ -90,6 +119,7 @@ def number(value: float, metric: Metric) -> str:
 
 
 def mean_and_interval(summary: pd.DataFrame, metric: Metric) -> tuple[str, str]:
-    """The mean, and its interval in brackets, of one row of what `summarise` returns."""
+    """The mean, and its interval in brackets ("" where there is none), of one row of what `summarise` returns."""
     row = summary.to_dict("index")[metric.name]
-    return number(row["mean"], metric), f"({number(row['low'], metric)} to {number(row['high'], metric)})"
+    interval = f"({number(row['low'], metric)} to {number(row['high'], metric)})"
+    return number(row["mean"], metric), "" if math.isnan(row["low"]) else interval

@@ -91,10 +91,11 @@ def result_in_words(
     chosen: str,
     tested: str = "Test",
     bold: str = "the variant that the model uses",
+    notes: Sequence[str] = (),
 ) -> str:
     """A test result as Markdown: a sentence, and a table with a row for each variant, the chosen one in bold.
 
-    `tested`: how, in a word. `bold`: what the bold row is.
+    `tested`: how, in a word. `bold`: what the bold row is. `notes`: what a reader must know; plain text.
     """
     variants = summaries[ALL_CASES]
     rows = []
@@ -103,10 +104,9 @@ def result_in_words(
         rows.append([f"{mark}{escape(variant)}{mark}", *(interval(summary, name) for name in RESULT)])
     cases = int(variants[chosen]["cases"]["dice"])
     header = [f"{cases} test cases", *(METRIC_TITLES[name] for name in RESULT)]
-    return (
-        f"{tested} Dice **{interval(variants[chosen], 'dice')}**.\n\n{markdown.table(header, rows)}\n\n"
-        f"Mean and 95 % interval; in bold {bold}."
-    )
+    first = f"{tested} Dice **{interval(variants[chosen], 'dice')}**."  # the UI shows three lines: notes before numbers
+    table = markdown.table(header, rows)
+    return "\n\n".join([first, *map(escape, notes), table, f"Mean and 95 % interval; in bold {bold}."])
 
 
 def _what(stage: str, settings: Experiment, dataset: DataSet) -> str:

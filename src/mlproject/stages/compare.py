@@ -20,7 +20,7 @@ from mlproject.evaluation.comparison import A, B, MetricDifference, compare, in_
 from mlproject.evaluation.comparison_report import write_comparison
 from mlproject.evaluation.gathering import Answer, Gathered, Gatherer
 from mlproject.evaluation.metrics import groups_to_show, summarise_groups
-from mlproject.evaluation.wording import summary_table
+from mlproject.evaluation.wording import scans_of_one_patient, seen_cases, summary_table
 from mlproject.prediction.postprocessing import apply
 from mlproject.prediction.segmenter import Segmenter, digests_of
 from mlproject.stages.annotation import annotate_evaluation, settings_of_model
@@ -43,12 +43,14 @@ class Contestant:
         uri: where it is.
         segmenter: the model, run by the present code.
         cases: the labelled cases as it sees them.
+        patients: whom each of them shows.
         notes: what a reader must know about it.
     """
 
     uri: str
     segmenter: Segmenter
     cases: dict[str, PreparedCase]
+    patients: dict[str, str]
     notes: tuple[str, ...]
 
 
@@ -56,14 +58,13 @@ def run(settings: EvaluateSettings) -> dict[str, Any]:
     """Compare `settings.model` (A) with `settings.compare` (B), two URIs, in an MLflow run of its own."""
     a, b = _contestant(settings.model, settings, A), _contestant(settings.compare, settings, B)
     names, notes = _names_to_measure(a, b, settings)
+    notes += [*scans_of_one_patient([a.patients[name] for name in names]), *a.notes, *b.notes]
     run_id = runs.given_run_id("")
     name = f"compare two models on {settings.data.name}"
     spools = settings.spool_path
     with runs.open_run(settings.tracking, name, "evaluate", run_id=run_id, spools=spools) as mlflow_run:
         mlflow_run.rename(name)
         show_run(mlflow_run)
-        for note in (notes := [*notes, *a.notes, *b.notes]):
-            console.print(f"note:     {note}")
         mlflow_run.tag(model=a.uri, compare=b.uri)
         mlflow_run.log_settings(settings_of_model(settings, a.segmenter.description))  # one run has room for A's alone
         measured = [a.cases[case] for case in names]
@@ -85,7 +86,7 @@ def run(settings: EvaluateSettings) -> dict[str, Any]:
         mlflow_run.log_folder(folder, "report")
         metrics = headline(found)
         mlflow_run.log_metrics(metrics)
-        result = "\n\n".join(escape(sentence) for sentence in in_words(found))
+        result = "\n\n".join(escape(sentence) for sentence in [*notes, *in_words(found)])
         annotate_evaluation(mlflow_run, settings, a.segmenter.description.channels, measured, result)
         for group, variants in groups_to_show(summaries).items():
             count = int(next(iter(variants.values()))["cases"]["dice"])
@@ -94,6 +95,8 @@ def run(settings: EvaluateSettings) -> dict[str, Any]:
         console.print(f"\nA:        {a.uri}\nB:        {b.uri}\n")
         for sentence in in_words(found):
             console.print(sentence)
+        for note in notes:
+            console.print(f"note:     {note}")
         console.print(f"\nreport:   {report}")
         return {"run_id": mlflow_run.id, "metrics": metrics, "report": str(report)}
 
@@ -148,7 +151,8 @@ def _contestant(uri: str, settings: EvaluateSettings, name: str) -> Contestant:
     found = settings.tracking.case_naming.apply(find_cases(data, cache=settings.cache_path), data)
     fetch(found, data.copies_gb, watch=track)
     cases = load_all(cache, found, watch=lambda what, *results: track(f"{what} for {name}", *results))
-    return Contestant(uri, segmenter, {case.name: case for case in cases}, notes)
+    patients = {case.name: case.patient for case in found}
+    return Contestant(uri, segmenter, {case.name: case for case in cases}, patients, notes)
 
 
 def _named(contestant: Contestant) -> str:
@@ -156,14 +160,18 @@ def _named(contestant: Contestant) -> str:
 
 
 def _names_to_measure(a: Contestant, b: Contestant, settings: EvaluateSettings) -> tuple[list[str], list[str]]:
-    """The cases that neither model has seen, and what to say of the others."""
+    """The cases that neither model has seen, or all, and what to say of those that one has seen."""
     names = [name for name in a.cases if name in b.cases]
     for name in names:
         _refuse_other_grid(a.cases[name], b.cases[name])
+    digests = {name: digests_of([a.cases[name], b.cases[name]]) for name in names}
+    seen_by = {
+        letter: [name for name in names if digests[name].intersection(model.segmenter.description.seen)]
+        for letter, model in ((A, a), (B, b))
+    }
     if settings.cases == "all":
-        return names, []
-    seen = {*a.segmenter.description.seen, *b.segmenter.description.seen}
-    unseen = [name for name in names if not digests_of([a.cases[name], b.cases[name]]) & seen]
+        return names, seen_cases({letter: len(seen) for letter, seen in seen_by.items()}, len(names))
+    unseen = [name for name in names if name not in seen_by[A] and name not in seen_by[B]]
     if not unseen:
         raise DataError(
             f"one of the two models was trained or tuned on each of the {len(names)} cases of {settings.data.root}: "

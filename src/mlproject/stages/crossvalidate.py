@@ -69,7 +69,7 @@ def run(settings: CrossValidationSettings) -> dict[str, Any]:
             console.print(f"the study {settings.study} is complete, in run {parent.id}: its model is {registered}")
             return {"run_id": parent.id, "model": registered}
         folds = [_fold(_of_fold(settings, number), dataset, parent) for number, dataset in enumerate(datasets)]
-        results, said = pooled(folds, parent)
+        results, said = pooled(folds, parent, registration.notes_on(whole))
         annotate(parent, STAGE, settings, whole, again, said)
         ensemble, uri = _ensemble(settings, datasets, folds, parent)
         origin = {f"fold {number}": fold for number, fold in enumerate(folds)}
@@ -100,7 +100,7 @@ def _fold(settings: Experiment, dataset: DataSet, parent: Run) -> str:
         train.begin(settings, dataset, fold)
         annotate(fold, FOLD, settings, dataset, part_of(parent))
         results = registration.measured(trained_and_tuned(settings, dataset, fold), fold)
-        said = result_in_words(results.summaries, results.chosen)
+        said = result_in_words(results.summaries, results.chosen, notes=results.notes)
         annotate(fold, FOLD, settings, dataset, part_of(parent), said)
         return fold.id
 

@@ -21,8 +21,9 @@ from mlproject.evaluation.gathering import Answer, Gathered, Gatherer
 from mlproject.evaluation.metrics import ALL_CASES, LESION_CASES, groups_to_show, summarise_groups
 from mlproject.evaluation.report import false_alarms, summary_table, verdict, write_report
 from mlproject.evaluation.statistics import PairedDifference
+from mlproject.evaluation.wording import scans_of_one_patient, seen_cases
 from mlproject.prediction.postprocessing import Postprocessing, apply
-from mlproject.prediction.segmenter import Segmenter, digests_of
+from mlproject.prediction.segmenter import ModelDescription, Segmenter, digests_of
 from mlproject.stages import compare
 from mlproject.stages.annotation import annotate_evaluation, result_in_words, settings_of_model
 from mlproject.stages.console import console
@@ -47,6 +48,7 @@ class Results:
         chosen: the variant that the model uses.
         report: the report's HTML file; None where there is none.
         tested: how the cases were tested, in a word.
+        notes: what a reader must know.
     """
 
     tables: dict[str, pd.DataFrame]
@@ -55,9 +57,10 @@ class Results:
     chosen: str
     report: Path | None = None
     tested: str = "Test"
+    notes: Sequence[str] = ()
 
     def show(self) -> None:
-        """Print the table, its paired differences and the false alarms."""
+        """Print the table, its paired differences, the false alarms and the notes."""
         for group, summary in groups_to_show(self.summaries).items():
             cases = int(next(iter(summary.values()))["cases"]["dice"])
             console.print()
@@ -66,6 +69,8 @@ class Results:
         for name, difference in self.differences.items():
             console.print(verdict(name, difference))
         console.print(false_alarms(self.tables))
+        for note in self.notes:
+            console.print(f"note:     {note}")
 
 
 def run(settings: EvaluateSettings) -> dict[str, Any]:
@@ -90,8 +95,6 @@ def run(settings: EvaluateSettings) -> dict[str, Any]:
         with runs.open_run(settings.tracking, name, "evaluate", run_id=run_id, spools=spools) as mlflow_run:
             mlflow_run.rename(name)
             show_run(mlflow_run)
-            for note in notes:
-                console.print(f"note:     {note}")
             mlflow_run.tag(model=settings.model)
             mlflow_run.log_settings(settings_of_model(settings, segmenter.description))
             facts = {"model": settings.model, "data": settings.data.name}
@@ -99,7 +102,7 @@ def run(settings: EvaluateSettings) -> dict[str, Any]:
             mlflow_run.log_dataset(facts["data"], digest_of(cases), settings.data.root, split)
             mlflow_run.measures(registry.logged_uri(model), facts["data"], digest_of(cases))
             results = evaluate(segmenter, cases, mlflow_run, settings, facts, notes)
-            result = result_in_words(results.summaries, results.chosen)
+            result = result_in_words(results.summaries, results.chosen, notes=notes)
             annotate_evaluation(mlflow_run, settings, segmenter.description.channels, cases, result)
             results.show()
             console.print(f"\nreport:   {results.report}")
@@ -112,19 +115,23 @@ def _cases_to_measure(settings: EvaluateSettings, segmenter: Segmenter) -> tuple
     data = replace(settings.data, channels=described.channels, missing=described.missing)
     cache = PreparedCache(settings.cache_path, segmenter.description.preprocessing)
     found = settings.tracking.case_naming.apply(find_cases(data, cache=settings.cache_path), data)
-    seen = set[str]() if settings.cases == "all" else set(segmenter.description.seen)
+    seen, keep_all = set(described.seen), settings.cases == "all"
     # Those of a bucket that it was trained on, from there: known without being fetched.
-    cases = [case for case in found if not case.states_of_images & seen]
+    cases = [case for case in found if keep_all or not case.states_of_images & seen]
     fetch(cases, data.copies_gb, watch=track)
-    unseen = [case for case in load_all(cache, cases, watch=track) if not digests_of([case]) & seen]
-    if not unseen:
+    loaded = load_all(cache, cases, watch=track)
+    unseen = [case for case in loaded if not digests_of([case]) & seen]
+    measured = loaded if keep_all else unseen
+    if not measured:
         raise DataError(
             f"the model was trained or tuned on all {len(found)} cases of {data.root}: give other data, or set "
             "cases=all for a result that says nothing about new patients"
         )
-    left_out = len(found) - len(unseen)
-    notes = [f"{left_out} of {len(found)} cases left out: the model was trained or tuned on them."] if left_out else []
-    return unseen, notes
+    notes = seen_cases({"the model": len(measured) - len(unseen)}, len(measured)) if keep_all else []
+    if left_out := len(found) - len(measured):
+        notes.append(f"{left_out} of {len(found)} cases left out: the model was trained or tuned on them.")
+    patients = {case.name: case.patient for case in found}
+    return measured, notes + scans_of_one_patient([patients[case.name] for case in measured])
 
 
 def evaluate(
@@ -150,10 +157,20 @@ def evaluate(
         **{f"variant {name}": json.dumps(candidate.to_dict()) for name, candidate in variants.items()},
     }
     title = "Stroke lesion segmentation: test report"
-    report = write_report(folder, gathered, summaries, differences, variants, notes, title, facts, chosen)
+    origin = _origin(segmenter.description)
+    report = write_report(folder, gathered, summaries, differences, variants, notes, title, facts, chosen, origin)
     mlflow_run.log_folder(folder, "report")
     mlflow_run.log_metrics(headline(summaries, differences, chosen))
-    return Results(tables, summaries, differences, chosen, report)
+    return Results(tables, summaries, differences, chosen, report, notes=notes)
+
+
+def _origin(described: ModelDescription) -> str:
+    """What a model's postprocessing was chosen by; one that had no choice was not tuned."""
+    if len(described.candidates) == 1:
+        return "the default"
+    if described.members > 1:
+        return "tuned for the model's networks one by one, out of fold on all cases that it was made from"
+    return "tuned on the validation cases"
 
 
 def headline(

@@ -24,8 +24,10 @@ EXPLANATION = (
 )
 
 
-def pooled(folds: Sequence[str], parent: Run) -> tuple[Results, str]:
+def pooled(folds: Sequence[str], parent: Run, notes: Sequence[str]) -> tuple[Results, str]:
     """The results of all cases from the evaluations of the folds (ids of their runs), and all of it in Markdown.
+
+    `notes`: what a reader must know of all cases together.
 
     Logs them to the parent: figures, the metrics that a test result has, and the table of all cases (fold, variant,
     case, metrics, and whether this is the variant that the fold's validation cases chose).
@@ -53,10 +55,10 @@ def pooled(folds: Sequence[str], parent: Run) -> tuple[Results, str]:
     summaries = summarise_groups(variants)
     parent.log_figure(dice_against_volume(variants[AS_CHOSEN]), f"{FOLDER}/dice_by_volume.png")
     parent.log_metrics(headline(summaries, differences, AS_CHOSEN))
-    result = result_in_words(summaries, AS_CHOSEN, TESTED, "what the validation cases of each fold chose")
+    result = result_in_words(summaries, AS_CHOSEN, TESTED, "what the validation cases of each fold chose", notes)
     overview = markdown.table(("Fold", "Test cases", "Mean Dice", "Chosen", "Run"), by_fold)
     said = f"{result}\n\n{EXPLANATION}\n\n{overview}"
-    return Results(variants, summaries, differences, AS_CHOSEN, tested=TESTED), said
+    return Results(variants, summaries, differences, AS_CHOSEN, tested=TESTED, notes=notes), said
 
 
 def _read(run_id: str, name: str) -> Any:

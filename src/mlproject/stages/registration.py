@@ -10,7 +10,9 @@ from urllib.parse import quote
 
 from mlproject import config
 from mlproject.data.dataset import DataSet
+from mlproject.data.splits import split_in_words
 from mlproject.evaluation.metrics import summarise_by_size
+from mlproject.evaluation.wording import scans_of_one_patient
 from mlproject.prediction.segmenter import Segmenter
 from mlproject.stages.annotation import annotate, part_of, result_in_words, run_name
 from mlproject.stages.commands import mlflow_command, run_address
@@ -56,7 +58,7 @@ def conclude(stage: str, settings: Experiment, model: TrainedModel, parent: Run,
     run id, test metrics, report, model and the champion's verdict.
     """
     results = measured(model, parent)
-    said = result_in_words(results.summaries, results.chosen)
+    said = result_in_words(results.summaries, results.chosen, notes=results.notes)
     return published(stage, settings, model, results, said, parent, again)
 
 
@@ -70,8 +72,8 @@ def measured(model: TrainedModel, parent: Run) -> Results:
         begin(model.settings, dataset, child)
         child.measures(model.uri, model.settings.data.name, dataset.digest)
         test = dataset.load(dataset.split.test)
-        results = evaluate(model.segmenter, test, child, model.settings, facts, _notes_on(dataset))
-        result = result_in_words(results.summaries, results.chosen)
+        results = evaluate(model.segmenter, test, child, model.settings, facts, notes_on(dataset))
+        result = result_in_words(results.summaries, results.chosen, notes=results.notes)
         annotate(child, "evaluate", model.settings, dataset, part_of(parent), result)
     metrics = headline(results.summaries, results.differences, results.chosen)
     parent.log_metrics({**metrics, **postprocessing_metrics(model.segmenter.description)})
@@ -87,7 +89,7 @@ def published(
     `conclude` takes them.
     """
     name = settings.tracking.registered_model
-    version = registry.register(model.uri, name)
+    version = registry.register(model.uri, name, model.segmenter.description.channels)
     parent.tag(**{REGISTERED_TAG: f"{name}/{version}"})
     card = _card(f"{name}/{version}", model, parent, results)
     parent.log_text(card, CARD)
@@ -147,19 +149,28 @@ def _card(registered: str, model: TrainedModel, parent: Run, results: Results) -
             overall={group: summary[results.chosen] for group, summary in results.summaries.items()},
             by_size=summarise_by_size(results.tables[results.chosen]),
             settings=config.flatten(config.to_tree(settings)),
+            split=split_in_words(settings.data, dataset.cases.values(), split),
+            patients_named=all(case.patient_named for case in dataset.cases.values()),
             source=f"{code.url or 'this project'}, commit {code.commit}{', changed' if code.changed else ''}",
-            notes=tuple(_notes_on(dataset)),
+            repeated=len(_repeated(dataset)),
+            notes=tuple(results.notes),
         )
     )
 
 
-def _notes_on(dataset: DataSet) -> list[str]:
-    """What a reader of the test result must know about the split."""
+def notes_on(dataset: DataSet) -> list[str]:
+    """What a reader of the test result must know about the test cases."""
+    notes = scans_of_one_patient([dataset.cases[name].patient for name in dataset.split.test])
+    if repeated := _repeated(dataset):
+        said = f"Not an estimate: {len(repeated)} test cases were also trained or tuned on (data.split_file says so)."
+        notes.insert(0, said)
+    return notes
+
+
+def _repeated(dataset: DataSet) -> list[str]:
+    """The test cases that were trained or tuned on, too."""
     seen = {*dataset.split.train, *dataset.split.validation}
-    repeated = [name for name in dataset.split.test if name in seen]
-    if not repeated:
-        return []
-    return [f"Not an estimate: {len(repeated)} test cases were also trained or tuned on (data.split_file says so)."]
+    return [name for name in dataset.split.test if name in seen]
 
 
 def _say_where(report: str, model: str, verdict: champion.Verdict, run: Run) -> None:

@@ -226,7 +226,8 @@ class EvaluateSettings(Experiment):
     Attributes:
         model: models:/NAME@ALIAS, models:/NAME/VERSION, runs:/RUN/model, a run's id or a folder.
         compare: a second model, given in the same way: both are then compared on the cases that neither has seen.
-        cases: unseen leaves out the cases that the model was trained or tuned on; all keeps them.
+        cases: unseen leaves out the cases that the model was trained or tuned on; all keeps them, and the
+            report says how many they are.
     """
 
     TAKES: ClassVar = (

@@ -2,13 +2,15 @@
 
 import math
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
+import yaml
 
 from mlproject.evaluation.metrics import METRICS
+from mlproject.evaluation.wording import heading, mean_and_interval
 from mlproject.prediction.segmenter import ModelDescription
 from mlproject.tracking.markdown import block, code, escape, escape_lightly, table
 
@@ -17,8 +19,11 @@ DESCRIPTION_LENGTH = 5000
 """The most characters that MLflow's tables hold of a version's description."""
 FEW_CASES = 20
 SHOWN = ("dice", "lesion_f1", "volume_difference_ml", "hd95_mm")
-METRIC_TITLES = {m.name: f"{m.title}{f' ({m.unit})' if m.unit else ''}" for m in METRICS}
-SETTINGS = ("loss", "training", "network", "patches", "preprocessing")
+METRIC = {m.name: m for m in METRICS}
+METRIC_TITLES = {m.name: heading(m) for m in METRICS}
+LESION = ("data.layout", "data.label_name", "data.lesion_labels", "data.missing")
+"""What a lesion is, and what of a case may be missing. Other settings of the data hold paths of one machine."""
+SETTINGS = (*LESION, "loss", "training", "network", "patches", "preprocessing")
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +44,9 @@ class CardFacts:
         by_size: lesion load → the same.
         settings: dotted name → value.
         source: address and commit of the code.
+        split: how the cases came to their parts, in words.
+        patients_named: whether the data say whom each scan shows; else each case counts as a patient of its own.
+        repeated: number of test cases that were trained or tuned on, too.
         notes: what a reader of the test result must know.
     """
 
@@ -54,6 +62,9 @@ class CardFacts:
     by_size: Mapping[str, pd.DataFrame]
     settings: Mapping[str, Any]
     source: str
+    split: str
+    patients_named: bool
+    repeated: int = 0
     notes: tuple[str, ...] = ()
 
 
@@ -82,6 +93,8 @@ def _headline(facts: CardFacts) -> str:
     summary = next(iter(facts.overall.values()))
     words = ", ".join(f"{METRIC_TITLES[name]} {interval(summary, name)}" for name in SHOWN[:3])
     tested = "Test" if facts.description.members == 1 else "Its networks one by one, out of fold"
+    if facts.repeated:
+        tested += f", no estimate ({facts.repeated} of the cases trained or tuned on, too)"
     return f"{tested}: {words}; {int(summary['cases']['dice'])} cases of {escape_lightly(facts.data)}. Research only."
 
 
@@ -108,17 +121,15 @@ def _results(facts: CardFacts) -> str:
 
 
 def interval(summary: pd.DataFrame, metric: str) -> str:
-    """A metric's mean with its 95 % interval, as far as they are defined."""
-    mean, low, high = (float(summary[column][metric]) for column in ("mean", "low", "high"))
-    if math.isnan(mean):
-        return "–"
-    return f"{mean:#.3g}" if math.isnan(low) else f"{mean:#.3g} ({low:#.3g} to {high:#.3g})"
+    """A metric's mean with its 95 % interval, as far as they are defined, and in how many cases it is undefined."""
+    said, undefined = " ".join(mean_and_interval(summary, METRIC[metric])).rstrip(), summary["undefined"][metric]
+    return f"{said}, undefined in {undefined}" if undefined else said
 
 
 def _limits(facts: CardFacts) -> str:
     few = [f"{n} {part} cases" for part, n in facts.cases.items() if 0 < n < FEW_CASES and part != "train"]
     tuned = "Threshold, smallest lesion and CRF were chosen on the validation cases; " + (
-        "test cases, too, had a part in training or tuning." if facts.notes else "the test cases had no part in it."
+        "test cases, too, had a part in training or tuning." if facts.repeated else "the test cases had no part in it."
     )
     if facts.description.members > 1:
         tuned = (
@@ -138,9 +149,9 @@ def _limits(facts: CardFacts) -> str:
 def _how_to_call(facts: CardFacts) -> str:
     name, _, version = facts.model.partition("/")
     model = shlex.quote(f"models:/{name}/{version}")
-    images = [word for c in facts.description.channels for word in (f"--images.{c}", f"{c}.nii.gz")]
+    images = _images(facts.description.channels)
     commands = (
-        f"python src/run.py predict --model {model} {shlex.join(images)} --output mask.nii.gz\n"
+        f"python src/run.py predict --model {model} {images} --output mask.nii.gz\n"
         f"mlflow models serve -m {model} --env-manager local -p 5001"
     )
     return (
@@ -149,19 +160,28 @@ def _how_to_call(facts: CardFacts) -> str:
     )
 
 
+def _images(channels: Sequence[str]) -> str:
+    """The words of a command that give a file for each channel."""
+    return shlex.join(word for channel in channels for word in (f"--images.{channel}", f"{channel}.nii.gz"))
+
+
 def _making(facts: CardFacts) -> str:
     chosen = facts.description.postprocessing
     crf = "none (no significant gain over the best threshold on the cases that it was tuned on)"
     if chosen.crf is not None:
         crf = ", ".join(f"{name} {value:.4g}" for name, value in vars(chosen.crf).items() if not isinstance(value, str))
     members = facts.description.members
-    cases = ", ".join(f"{n} {part}" for part, n in facts.cases.items())
-    cases = cases if facts.notes else f"{cases}; no patient is in two parts"
+    cases, one = ", ".join(f"{n} {part}" for part, n in facts.cases.items()), "two parts"
     if members > 1:
-        cases = f"{facts.cases['test']}, dealt out to {members} folds; no patient is in two"
+        cases, one = f"{facts.cases['test']}, dealt out to {members} folds", "two folds"
+    if not facts.patients_named:
+        cases += "; the data name no patients: each case counts as one, and whether two show the same is not known"
+    elif not facts.repeated:
+        cases += f"; no patient is in {one}"
     rows = [
         ("data", f"{escape(facts.data)}, digest {code(facts.digest)}"),
         ("cases", cases),
+        ("split", escape(facts.split)),
         ("training", escape(facts.training if members == 1 else f"{members} networks, each {facts.training}")),
         *((name, escape(value)) for name, value in facts.origin.items()),
         ("threshold", f"{chosen.threshold:.3g}"),
@@ -174,8 +194,9 @@ def _making(facts: CardFacts) -> str:
 
 
 def _settings(facts: CardFacts) -> str:
-    lines = [f"{name}: {value}" for name, value in facts.settings.items() if name.startswith(SETTINGS)]
-    return block("\n".join(lines), "yaml")
+    shown = {name: value for name, value in facts.settings.items() if name.startswith(SETTINGS)}
+    lines = yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, default_flow_style=None, width=math.inf)
+    return block(lines.rstrip(), "yaml")
 
 
 def shortened(card: str) -> str:
@@ -186,23 +207,28 @@ def shortened(card: str) -> str:
     return card[: card.rindex("\n## ", 0, DESCRIPTION_LENGTH - len(rest))].rstrip() + rest
 
 
-def about(name: str) -> str:
-    """The description of a registered model: what a version is, what champion means, how to call it."""
+def about(name: str, channels: Sequence[str]) -> str:
+    """The description of a registered model: what a version is, what champion means, how to call it.
+
+    `channels`: of its first version, for the command.
+    """
     champion = shlex.quote(f"models:/{name}@champion")
     return (
         "Segments stroke lesions in 3D MRI: preprocessing, network, threshold and, where it helps, a dense CRF in one "
         "model. Research only: not a medical device.\n\n"
         "**A version** is the model of one run of `main`, or the best trial of one `search`, measured on test cases "
         "that it has not seen, unless its description, the model card, says otherwise; or the ensemble of one "
-        "`crossvalidate`, whose networks were measured so one by one.\n\n"
+        "`crossvalidate`, whose networks were measured so one by one. A version without a model card was registered by "
+        "hand, of any model: none of this need be true of it.\n\n"
         "**The alias champion** is the version to use. It moves to a new version only where that one is better on "
         "labelled cases that neither has seen, with the 95 % interval of the paired Dice difference above zero; the "
         "first version becomes champion at once.\n\n"
         "**Call it** on files or over HTTP:\n\n"
         + block(
-            f"python src/run.py predict --model {champion} --images.dwi a.nii.gz --images.adc b.nii.gz "
-            f"--output mask.nii.gz\nmlflow models serve -m {champion} --env-manager local -p 5001"
+            f"python src/run.py predict --model {champion} {_images(channels)} --output mask.nii.gz\n"
+            f"mlflow models serve -m {champion} --env-manager local -p 5001"
         )
-        + "\n\nThe channels of a version, in their order, stand in its model card and its signature. Each is sent as "
-        "base64 of a `.nii.gz` file; `serving_input_example.json` among the model's artifacts is a request that works."
+        + "\n\nThese are the channels of the first version; those of another one, in their order, stand in its model "
+        "card and its signature. Each is sent as base64 of a `.nii.gz` file; `serving_input_example.json` among the "
+        "model's artifacts is a request that works."
     )

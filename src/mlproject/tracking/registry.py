@@ -4,7 +4,7 @@ import json
 import shutil
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -122,11 +122,14 @@ def id_in(model_uri: str) -> str:
     return model_uri.removeprefix(MODELS)
 
 
-def register(model_uri: str, name: str) -> int:
-    """Make a logged model (models:/ID) a version of a registered one, unless it is one, and return its number."""
+def register(model_uri: str, name: str, channels: Sequence[str]) -> int:
+    """Make a logged model (models:/ID) a version of a registered one, unless it is one, and return its number.
+
+    `channels`: the model's, for the page of a registered model that is new.
+    """
     client = mlflow.MlflowClient()
     try:
-        client.create_registered_model(name, description=about(name))
+        client.create_registered_model(name, description=about(name, channels))
     except MlflowException as error:
         if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):  # perhaps since a moment ago
             raise

@@ -72,7 +72,7 @@ def find(settings: DataSettings, labelled: bool) -> list[Case]:
         faults += wrong
         if not wrong:
             label, label_kind = (labels[0], masks[case][labels[0]]) if len(labels) == 1 else (None, "")
-            cases.append(Case(case, images, label, patient=case, label_kind=label_kind))
+            cases.append(Case(case, images, label, patient=case, label_kind=label_kind, patient_named=False))
     refuse_faults(root, faults, EXPECTED, cases)
     if not cases:
         raise NoCasesError(f"{root}: no case found. {EXPECTED}")

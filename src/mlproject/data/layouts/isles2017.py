@@ -65,7 +65,7 @@ def find(settings: DataSettings, labelled: bool) -> list[Case]:
         submission = f"SMIR.{folder.name}.{mtt[0]}" if len(mtt) == 1 else ""
         if not wrong:
             label = labels[0] if len(labels) == 1 else None
-            cases.append(Case(name, images, label, patient=name, submission=submission))
+            cases.append(Case(name, images, label, patient=name, submission=submission, patient_named=False))
     refuse_faults(root, faults, EXPECTED, cases)
     if not cases:
         unlabelled = f" ({len(passed_over)} test cases have no label)" if passed_over else ""

@@ -46,8 +46,8 @@ def find(settings: DataSettings, labelled: bool) -> list[Case]:
             wrong.append(Fault(name, f"dataset.json lists {image} {listed[image]} times; keep one"))
         faults += wrong
         if not wrong:
-            images = dict.fromkeys(settings.channels, image)
-            cases.append(Case(name, images, label, name, components=numbers if len(modality) > 1 else {}))
+            images, components = dict.fromkeys(settings.channels, image), numbers if len(modality) > 1 else {}
+            cases.append(Case(name, images, label, name, components=components, patient_named=False))
     refuse_faults(root, faults, EXPECTED, cases)
     return cases
 

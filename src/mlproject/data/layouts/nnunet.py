@@ -51,7 +51,7 @@ def find(settings: DataSettings, labelled: bool) -> list[Case]:
             wrong.append(Fault(name, f"label is missing: {label}"))
         faults += wrong
         if not wrong:
-            cases.append(Case(name, images, label if has_label else None, patient=name))
+            cases.append(Case(name, images, label if has_label else None, patient=name, patient_named=False))
     refuse_faults(root, faults, expected, cases)
     return cases
 

@@ -24,8 +24,9 @@ from mlproject.evaluation.wording import summary_table
 from mlproject.prediction.postprocessing import apply
 from mlproject.prediction.segmenter import Segmenter, digests_of
 from mlproject.stages.annotation import annotate_evaluation, settings_of_model
-from mlproject.stages.console import console
-from mlproject.stages.plan import show_run
+from mlproject.stages.commands import how_to_look
+from mlproject.stages.console import console, facts
+from mlproject.stages.plan import show_measured, show_run
 from mlproject.stages.progress import track
 from mlproject.stages.settings import EvaluateSettings
 from mlproject.tracking import registry, runs
@@ -56,6 +57,8 @@ def run(settings: EvaluateSettings) -> dict[str, Any]:
     """Compare `settings.model` (A) with `settings.compare` (B), two URIs, in an MLflow run of its own."""
     a, b = _contestant(settings.model, settings, A), _contestant(settings.compare, settings, B)
     names, notes = _names_to_measure(a, b, settings)
+    of_a, of_b = (", ".join(model.segmenter.description.channels) for model in (a, b))
+    show_measured(settings, of_a if of_a == of_b else f"{A} {of_a}; {B} {of_b}", len(names))
     run_id = runs.given_run_id("")
     name = f"compare two models on {settings.data.name}"
     spools = settings.spool_path
@@ -63,7 +66,7 @@ def run(settings: EvaluateSettings) -> dict[str, Any]:
         mlflow_run.rename(name)
         show_run(mlflow_run)
         for note in (notes := [*notes, *a.notes, *b.notes]):
-            console.print(f"note:     {note}")
+            facts({"note": note})
         mlflow_run.tag(model=a.uri, compare=b.uri)
         mlflow_run.log_settings(settings_of_model(settings, a.segmenter.description))  # one run has room for A's alone
         measured = [a.cases[case] for case in names]
@@ -73,7 +76,7 @@ def run(settings: EvaluateSettings) -> dict[str, Any]:
         found = compare(gathered.tables)
         summaries = summarise_groups(gathered.tables)
         folder = settings.run_path(mlflow_run.id) / "report"
-        facts = {
+        about = {
             "model A": _named(a),
             "model B": _named(b),
             "data": data,
@@ -81,7 +84,7 @@ def run(settings: EvaluateSettings) -> dict[str, Any]:
             "cases": str(len(names)),
         }
         title = "Stroke lesion segmentation: two models compared"
-        report = write_comparison(folder, gathered, summaries, found, notes, title, facts)
+        report = write_comparison(folder, gathered, summaries, found, notes, title, about)
         mlflow_run.log_folder(folder, "report")
         metrics = headline(found)
         mlflow_run.log_metrics(metrics)
@@ -91,10 +94,13 @@ def run(settings: EvaluateSettings) -> dict[str, Any]:
             count = int(next(iter(variants.values()))["cases"]["dice"])
             console.print()
             console.print(summary_table(variants, f"{group.capitalize()} ({count}), mean and 95 % interval"))
-        console.print(f"\nA:        {a.uri}\nB:        {b.uri}\n")
+        console.print()
+        facts({A: a.uri, B: b.uri})
+        console.print()
         for sentence in in_words(found):
             console.print(sentence)
-        console.print(f"\nreport:   {report}")
+        console.print()
+        facts({"report": str(report), "look": how_to_look(mlflow_run.id, mlflow_run.experiment_id)})
         return {"run_id": mlflow_run.id, "metrics": metrics, "report": str(report)}
 
 

@@ -136,7 +136,12 @@ def test_predict_refuses_before_any_work(root: Path, capsys: pytest.CaptureFixtu
     assert (root / "mask.nii.gz").read_text() == "mine"
     assert "must end in" in refused(capsys, "predict", *given, str(root / "mask.png"))
     assert "not given: model, images or data.root, output" in refused(capsys, "predict")
-    assert "no file" in refused(capsys, "predict", *given[:3], "/no/dwi.nii.gz", "--output", "m.nii.gz")
+    command = ["predict", "--model", "models:/x/1", "--output", "m.nii.gz", "--images.dwi"]
+    assert "images.dwi: /no/dwi.nii.gz does not exist" in refused(capsys, *command, "/no/dwi.nii.gz")
+    (root / "series").mkdir()
+    assert "series is a folder; give one image file" in refused(capsys, *command, str(root / "series"))
+    (root / "series" / "IM1.dcm").touch()
+    assert "series is DICOM: convert it to NIfTI first" in refused(capsys, *command, str(root / "series"))
 
 
 def test_dead_server_is_said_in_time(

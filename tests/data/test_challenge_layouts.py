@@ -181,6 +181,14 @@ def test_msd_lists_all_missing_files_at_once(tmp_path: Path) -> None:
     assert "must stand once" in message(root, layout="msd", channels=("dwi",))
 
 
+def test_msd_labels_are_wanted_only_when_labelled(tmp_path: Path) -> None:
+    root = decathlon(tmp_path / "task", {"0": "FLAIR"})
+    (root / "labelsTr/BRATS_001.nii.gz").unlink()
+    cases = find_cases(DataSettings(layout="msd", root=str(root), channels=("flair",)), labelled=False)
+    labels = {case.name: case.label for case in cases}
+    assert labels == {"BRATS_001": None, "BRATS_002": root / "labelsTr/BRATS_002.nii.gz", "BRATS_500": None}
+
+
 def test_msd_lists_no_image_twice(tmp_path: Path) -> None:
     root = decathlon(tmp_path / "task", {"0": "FLAIR"}, test=["imagesTr/BRATS_002.nii.gz"])
     text = message(root, layout="msd", channels=("flair",))

@@ -181,6 +181,13 @@ def test_table_without_optional_columns(table: Path) -> None:
     assert "label are missing" in message(table, layout="table")
 
 
+def test_table_labels_are_wanted_only_when_labelled(table: Path) -> None:
+    third = row("c").replace("c_dwi", "a_label").replace("c_adc", "b_label")
+    table.write_text("\n".join([HEADER, row("a").replace("a_label", "elsewhere"), row("b"), third]))
+    cases = find_cases(DataSettings(layout="table", root=str(table)), labelled=False)
+    assert [case.label for case in cases] == [None, table.parent / "b_label.nrrd", None]
+
+
 @pytest.mark.parametrize(
     ("header", "rows", "said"),
     [
@@ -213,6 +220,14 @@ def test_table_lists_the_faults_of_all_rows_at_once(table: Path) -> None:
     assert "6 faults" in text
     assert "line 2, case 'c': dwi" in text
     assert "line 4, case 'd': label" in text
+
+
+def test_table_that_names_a_dicom_series_is_refused_with_the_converter(table: Path) -> None:
+    touch(table.parent, "a_dwi/IM1.dcm", "a_adc/README")
+    table.write_text("\n".join([HEADER, row("a").replace("a_dwi.nrrd", "a_dwi").replace("a_adc.nrrd", "a_adc")]))
+    text = message(table, layout="table")
+    assert f"dwi: {table.parent / 'a_dwi'} is DICOM: convert it to NIfTI first" in text
+    assert f"adc: {table.parent / 'a_adc'} is a folder; give one image file" in text
 
 
 def test_table_that_is_no_text_is_refused(table: Path) -> None:

@@ -1,6 +1,6 @@
 """`evaluate --compare`: two models of one run of `main`, the one by its URI, the other by that run's id."""
 
-import json
+import re
 from pathlib import Path
 
 import mlflow
@@ -25,11 +25,16 @@ def test_two_models_are_compared_on_the_cases_that_neither_has_seen(
 ) -> None:
     main, train, tuned = (workplace.runs(stage)[0].info.run_id for stage in ("main", "train", "postprocess"))
     command = ["evaluate", "--model", f"runs:/{train}/model", "--compare", main, "--tracking.system_metrics", "false"]
-    command += ["--data.root", str(workplace.data), "--work_dir", str(workplace.folder / "work"), "--json"]
+    command += ["--data.root", str(workplace.data), "--work_dir", str(workplace.folder / "work")]
     assert cli.main(command) == 0
-    answer = json.loads(capsys.readouterr().out)
+    printed = capsys.readouterr().out
+    assert re.search(
+        r"^channels: dwi, adc\ncases:    \d+ to measure, those that neither model has seen$", printed, re.M
+    )
+    assert re.search(r"^look: .*mlflow ui --backend-store-uri ", printed, re.M)
+    report = re.findall(r"^report: +(.*)$", printed, re.M)[-1]
 
-    run = client.get_run(answer["run_id"])
+    run = workplace.runs("evaluate")[-1]
     assert run.data.tags["compare"] == f"runs:/{tuned}/model"  # what the main run has come to
     assert [given.dataset.name for given in run.inputs.dataset_inputs] == [workplace.data.name]
     trained = client.get_run(train).data.params
@@ -44,7 +49,7 @@ def test_two_models_are_compared_on_the_cases_that_neither_has_seen(
     assert run.data.metrics["compare/dice_difference"] == pytest.approx(found.loc["dice", "difference"])
     assert run.data.metrics["compare/dice_a"] == pytest.approx(means["A"])
     assert not any(name.startswith("test/") for name in run.data.metrics)
-    assert "two models compared" in Path(answer["report"]).read_text(encoding="utf-8")
+    assert "two models compared" in Path(report).read_text(encoding="utf-8")
 
 
 @pytest.mark.long

@@ -1,6 +1,7 @@
 """The stages one by one through the command line's own function, every shipped YAML, and real scans."""
 
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -66,6 +67,14 @@ def test_train_then_postprocess_then_evaluate(
 
     capsys.readouterr()
     run("evaluate", model=f"runs:/{tuned.info.run_id}/model", data__root=str(tiny_isles))
+    printed = capsys.readouterr().out
+    before, _, after = printed.partition("Dice")
+    assert "channels: dwi, adc\ncases:    2 to measure, those that the model has not seen\n" in before
+    assert re.search(r"\nreport: .*report\.html\nlook: .*mlflow ui --backend-store-uri sqlite:.*\nnext: .*:\n", after)
+    command = shlex.split(printed.splitlines()[-1])
+    assert command[command.index("evaluate") :][1:5] == [
+        "--model", f"runs:/{tuned.info.run_id}/model", "--compare", "MODEL_OR_RUN",
+    ]  # fmt: skip
     split = pd.read_csv(mlflow.MlflowClient().download_artifacts(trained, "split.csv"))
     table = pd.read_csv(mlflow.MlflowClient().download_artifacts(newest("evaluate").info.run_id, "report/per_case.csv"))
     assert set(table["case"]) == set(split[split["split"] == "test"]["case"])  # the only ones it has not seen

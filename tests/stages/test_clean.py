@@ -182,7 +182,20 @@ def test_a_server_that_does_not_answer_keeps_all_that_runs_have(
     assert cli.main(["clean", "--work_dir", "work"]) == 0
     assert "none.db" in capsys.readouterr().err and not (tracking / "none.db").exists()
     assert (folder / "last.pt").exists() and not old.exists()
-    assert f"removed {old}\n" in captured.out and "does not answer" in captured.err
+    assert f"removing {old}\n" in captured.out and "does not answer" in captured.err
+
+
+def test_each_path_is_named_before_it_goes(tracking: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    work = tracking / "work"
+    gone = [cache_entry(work, "a", 31), cache_entry(work, "b", 31), put(work / "probabilities" / f"{'d' * 40}.npy", 31)]
+    named_while_there: list[Path] = []
+
+    def note(text: object = "", **_: object) -> None:
+        named_while_there.extend(path for path in gone if str(path) in str(text) and path.exists())
+
+    monkeypatch.setattr(console, "print", note)
+    assert cli.main(["clean", "--work_dir", "work", "--remove"]) == 0
+    assert sorted(named_while_there) == sorted(gone) and not any(path.exists() for path in gone)
 
 
 def test_what_cannot_be_removed_is_said(

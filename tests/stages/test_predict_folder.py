@@ -116,22 +116,55 @@ def test_bad_cases_are_listed_and_the_others_done(settings: PredictSettings, dat
     assert float(rows["sub-ä b"]["lesion_count"]) > 0
 
 
-def test_submission_files_have_the_challenges_names_on_the_scans_grid(data: Path, tmp_path: Path) -> None:
-    for number in (1, 2):
-        for place, kind in enumerate(("DWI", "ADC", "MTT")):  # the ID of the MTT names the mask
-            name = f"VSD.Brain.XX.O.MR_{kind}.{1000 * number + place}"
-            file = tmp_path / "isles" / f"test_{number}" / name / f"{name}.nii"
-            file.parent.mkdir(parents=True)
-            file.write_bytes(gzip.decompress(image(data, number, "adc" if kind == "ADC" else "dwi").read_bytes()))
+def isles2017_case(data: Path, number: int, to: Path, kinds: tuple[str, ...] = ("DWI", "ADC", "MTT")) -> None:
+    """The scans of a case under the challenge's names, with the IDs 1000, 1001 ... for number 1."""
+    for place, kind in enumerate(kinds):
+        name = f"VSD.Brain.XX.O.MR_{kind}.{1000 * number + place}"
+        file = to / f"test_{number}" / name / f"{name}.nii"
+        file.parent.mkdir(parents=True)
+        file.write_bytes(gzip.decompress(image(data, number, "adc" if kind == "ADC" else "dwi").read_bytes()))
+
+
+@pytest.fixture
+def submission(tmp_path: Path) -> PredictSettings:
     scans = ScanSettings(root=str(tmp_path / "isles"), layout="isles2017")
-    wanted = PredictSettings(model="m", data=scans, output=str(tmp_path / "out"), naming="submission")
-    assert run(wanted, Thresholder(), tmp_path)["done"] == 2
-    masks = {row["mask"] for row in table(wanted).values()}
+    return PredictSettings(model="m", data=scans, output=str(tmp_path / "out"), naming="submission")
+
+
+def test_submission_files_have_the_challenges_names_on_the_scans_grid(
+    data: Path, submission: PredictSettings, tmp_path: Path
+) -> None:
+    for number in (1, 2):  # the ID of the MTT names the mask
+        isles2017_case(data, number, tmp_path / "isles")
+    assert run(submission, Thresholder(), tmp_path)["done"] == 2
+    masks = {row["mask"] for row in table(submission).values()}
     assert masks == {"SMIR.test_1.1002.nii", "SMIR.test_2.2002.nii"} == {p.name for p in tmp_path.glob("out/SMIR*")}
     mask = Nifti1Image.from_filename(tmp_path / "out/SMIR.test_2.2002.nii")
     scan = Nifti1Image.from_filename(image(data, 2, "dwi"))
     np.testing.assert_array_equal(mask.affine, scan.affine)
     assert mask.shape == scan.shape and 0 < np.asarray(mask.dataobj).sum() < np.prod(mask.shape)
+
+
+def test_a_case_without_a_name_for_the_challenge_does_not_stop_the_submission(
+    data: Path, submission: PredictSettings, tmp_path: Path
+) -> None:
+    for number, kinds in enumerate((("DWI", "ADC"), ("DWI", "ADC", "MTT"), ("DWI", "ADC", "MTT", "MTT")), start=1):
+        isles2017_case(data, number, tmp_path / "isles", kinds)
+    with pytest.raises(CasesFailedError, match="2 of 3 cases failed") as caught:
+        run(submission, Thresholder(), tmp_path)
+    words = "naming=submission: the challenge names a mask after its case's MTT image, and"
+    assert caught.value.exit_code == 1
+    assert caught.value.result["failed"] == {"test_1": f"{words} there is none", "test_3": f"{words} there are 2"}
+    assert {name: row["status"] for name, row in table(submission).items()} == {
+        "test_1": "failed", "test_2": "done", "test_3": "failed",
+    }  # fmt: skip
+    assert [path.name for path in tmp_path.glob("out/*.nii*")] == ["SMIR.test_2.2002.nii"]
+
+
+def test_no_submission_where_the_layout_gives_no_names(settings: PredictSettings, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"data\.layout=isles2022 gives cases no names for a challenge"):
+        run(replace(settings, naming="submission"), Thresholder(), tmp_path)
+    assert not Path(settings.output).exists()
 
 
 def test_the_same_command_does_what_is_left(settings: PredictSettings, data: Path, tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ class Case:
         order: all channels in their order, those that are missing too; () means those of `images`.
         lesion_labels: values of the label that are lesion; None means that it holds 0 and 1 alone.
         submission: stem of the file name that the data set's challenge wants for this case's mask, or "".
+        no_submission: why there is no such name, where the data set's challenge wants one; or "".
         label_kind: what the label's file is called beside the case's name, where the layout finds it by that; or "".
         own_name: what the data set calls the case, where `name` is a pseudonym; or "".
         objects: of a case in a bucket: the object that each of its files is a copy of, here only once it is fetched,
@@ -58,6 +59,7 @@ class Case:
     order: tuple[str, ...] = ()
     lesion_labels: tuple[int, ...] | None = None
     submission: str = ""
+    no_submission: str = ""
     label_kind: str = ""
     own_name: str = ""
     objects: dict[Path, tuple[BucketObject, ...]] = field(default_factory=dict)

@@ -21,3 +21,10 @@ def is_dicom(path: Path) -> bool:
         return True
     with path.open("rb") as file:
         return file.read(MAGIC.stop)[MAGIC] == b"DICM"
+
+
+def why_no_file(path: Path) -> str:
+    """What is wrong with a path that should be an image file and is none: it is missing, DICOM, or another folder."""
+    if not path.is_dir():
+        return "does not exist"
+    return f"is DICOM: {ADVICE}" if is_dicom(path) else "is a folder; give one image file"

@@ -85,12 +85,10 @@ def read_image_volumes(path: Path, components: Sequence[int | None]) -> list[Ima
             of finite real numbers with an invertible affine and voxels of a possible size. The text does not repeat
             the path.
     """
-    if not path.exists():
-        raise DataError("does not exist")
+    if not path.is_file():
+        raise DataError(dicom.why_no_file(path))
     if dicom.is_dicom(path):
         raise DataError(f"is DICOM: {dicom.ADVICE}")
-    if path.is_dir():
-        raise DataError("is a folder; give one image file")
     # A broken file makes the readers raise almost anything, even UnboundLocalError.
     try:
         with warnings.catch_warnings():  # TorchIO warns at length before each of the errors told below

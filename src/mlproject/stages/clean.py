@@ -54,7 +54,9 @@ def run(settings: CleanSettings) -> dict[str, Any]:
         return result
     total = _size(result["unneeded_bytes"])
     if not settings.remove:
-        console.print(f"\n{total} can be removed: the same command with --remove, which prints each path")
+        console.print(
+            f"\n{total} can be removed: the same command with --remove, which prints each path before it goes"
+        )
         return result
     console.print()
     done, failed = _remove(unneeded, result["removed"])
@@ -132,7 +134,7 @@ def _grouped(items: Sequence[Item]) -> list[tuple[str, str, str, str, str]]:
 
 
 def _remove(items: Sequence[Item], removed: list[str]) -> tuple[list[Item], list[str]]:
-    """Remove what these items name, a folder in one step; `removed` gets each path.
+    """Remove what these items name, a folder in one step, each path printed before; `removed` gets those that are gone.
 
     Returns the items that are gone, and what failed, with the reason.
     """
@@ -140,6 +142,7 @@ def _remove(items: Sequence[Item], removed: list[str]) -> tuple[list[Item], list
     for item in items:
         try:
             for path in item.paths:
+                console.print(f"removing {path}")  # before: what is stopped in the midst is named, too
                 if path.is_dir():
                     unwanted = path.with_name(f".{path.name}.{uuid4().hex}")
                     path.rename(unwanted)  # no other process sees half of it
@@ -147,7 +150,6 @@ def _remove(items: Sequence[Item], removed: list[str]) -> tuple[list[Item], list
                 else:
                     path.unlink(missing_ok=True)
                 removed.append(str(path))
-                console.print(f"removed {path}")
         except OSError as error:
             failed.append(f"{error.filename}: {error.strerror}")
         else:

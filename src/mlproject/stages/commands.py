@@ -48,6 +48,15 @@ def run_address(run_id: str, experiment_id: str) -> str:
     return f"{uri.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}" if uri.startswith("http") else run_id
 
 
+def how_to_look(run_id: str, experiment_id: str) -> str:
+    """How a run is looked at: the page of a server, else the command that opens MLflow's UI on the database."""
+    uri = public_uri()
+    if uri.startswith("http"):
+        return run_address(run_id, experiment_id)
+    port = "--port 5000    then http://127.0.0.1:5000"
+    return mlflow_command(f"mlflow ui --backend-store-uri {shlex.quote(uri)} {port}")
+
+
 def _server() -> str:
     """The variable that names the server; not where the address holds a password, which is in the environment then."""
     uri = public_uri()

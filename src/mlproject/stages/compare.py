@@ -24,8 +24,9 @@ from mlproject.evaluation.wording import scans_of_one_patient, seen_cases, summa
 from mlproject.prediction.postprocessing import apply
 from mlproject.prediction.segmenter import Segmenter, digests_of
 from mlproject.stages.annotation import annotate_evaluation, settings_of_model
-from mlproject.stages.console import console
-from mlproject.stages.plan import show_run
+from mlproject.stages.commands import how_to_look
+from mlproject.stages.console import console, facts
+from mlproject.stages.plan import show_measured, show_run
 from mlproject.stages.progress import track
 from mlproject.stages.settings import EvaluateSettings
 from mlproject.tracking import registry, runs
@@ -59,6 +60,8 @@ def run(settings: EvaluateSettings) -> dict[str, Any]:
     a, b = _contestant(settings.model, settings, A), _contestant(settings.compare, settings, B)
     names, notes = _names_to_measure(a, b, settings)
     notes += [*scans_of_one_patient([a.patients[name] for name in names]), *a.notes, *b.notes]
+    of_a, of_b = (", ".join(model.segmenter.description.channels) for model in (a, b))
+    show_measured(settings, of_a if of_a == of_b else f"{A} {of_a}; {B} {of_b}", len(names))
     run_id = runs.given_run_id("")
     name = f"compare two models on {settings.data.name}"
     spools = settings.spool_path
@@ -74,7 +77,7 @@ def run(settings: EvaluateSettings) -> dict[str, Any]:
         found = compare(gathered.tables)
         summaries = summarise_groups(gathered.tables)
         folder = settings.run_path(mlflow_run.id) / "report"
-        facts = {
+        about = {
             "model A": _named(a),
             "model B": _named(b),
             "data": data,
@@ -82,7 +85,7 @@ def run(settings: EvaluateSettings) -> dict[str, Any]:
             "cases": str(len(names)),
         }
         title = "Stroke lesion segmentation: two models compared"
-        report = write_comparison(folder, gathered, summaries, found, notes, title, facts)
+        report = write_comparison(folder, gathered, summaries, found, notes, title, about)
         mlflow_run.log_folder(folder, "report")
         metrics = headline(found)
         mlflow_run.log_metrics(metrics)
@@ -92,12 +95,15 @@ def run(settings: EvaluateSettings) -> dict[str, Any]:
             count = int(next(iter(variants.values()))["cases"]["dice"])
             console.print()
             console.print(summary_table(variants, f"{group.capitalize()} ({count}), mean and 95 % interval"))
-        console.print(f"\nA:        {a.uri}\nB:        {b.uri}\n")
+        console.print()
+        facts({A: a.uri, B: b.uri})
+        console.print()
         for sentence in in_words(found):
             console.print(sentence)
         for note in notes:
-            console.print(f"note:     {note}")
-        console.print(f"\nreport:   {report}")
+            facts({"note": note})
+        console.print()
+        facts({"report": str(report), "look": how_to_look(mlflow_run.id, mlflow_run.experiment_id)})
         return {"run_id": mlflow_run.id, "metrics": metrics, "report": str(report)}
 
 

@@ -26,8 +26,9 @@ from mlproject.prediction.postprocessing import Postprocessing, apply
 from mlproject.prediction.segmenter import ModelDescription, Segmenter, digests_of
 from mlproject.stages import compare
 from mlproject.stages.annotation import annotate_evaluation, result_in_words, settings_of_model
-from mlproject.stages.console import console
-from mlproject.stages.plan import show_evaluation, show_run
+from mlproject.stages.commands import how_to_look, stage_command
+from mlproject.stages.console import console, facts
+from mlproject.stages.plan import show_evaluation, show_measured, show_run
 from mlproject.stages.progress import track
 from mlproject.stages.settings import EvaluateSettings, Experiment
 from mlproject.stages.sync import deliver_what_waits
@@ -70,7 +71,7 @@ class Results:
             console.print(verdict(name, difference))
         console.print(false_alarms(self.tables))
         for note in self.notes:
-            console.print(f"note:     {note}")
+            facts({"note": note})
 
 
 def run(settings: EvaluateSettings) -> dict[str, Any]:
@@ -87,6 +88,7 @@ def run(settings: EvaluateSettings) -> dict[str, Any]:
         model = registry.fetch(settings.model, Path(folder))
         segmenter = Segmenter.load(model / "artifacts" / BUNDLE, settings.prediction.device)
         cases, notes = _cases_to_measure(settings, segmenter)
+        show_measured(settings, ", ".join(segmenter.description.channels), len(cases))
         if not registry.has_present_code(model):
             notes.append("Measured with the present code, not with that logged with the model, which the server runs.")
         run_id = runs.given_run_id("")
@@ -97,17 +99,32 @@ def run(settings: EvaluateSettings) -> dict[str, Any]:
             show_run(mlflow_run)
             mlflow_run.tag(model=settings.model)
             mlflow_run.log_settings(settings_of_model(settings, segmenter.description))
-            facts = {"model": settings.model, "data": settings.data.name}
+            data = settings.data.name
             split = Split((), (), tuple(case.name for case in cases))
-            mlflow_run.log_dataset(facts["data"], digest_of(cases), settings.data.root, split)
-            mlflow_run.measures(registry.logged_uri(model), facts["data"], digest_of(cases))
-            results = evaluate(segmenter, cases, mlflow_run, settings, facts, notes)
+            mlflow_run.log_dataset(data, digest_of(cases), settings.data.root, split)
+            mlflow_run.measures(registry.logged_uri(model), data, digest_of(cases))
+            about = {"model": settings.model, "data": data}
+            results = evaluate(segmenter, cases, mlflow_run, settings, about, notes)
             result = result_in_words(results.summaries, results.chosen, notes=notes)
             annotate_evaluation(mlflow_run, settings, segmenter.description.channels, cases, result)
             results.show()
-            console.print(f"\nreport:   {results.report}")
+            _say_where(results, mlflow_run, settings)
             metrics = headline(results.summaries, results.differences, results.chosen)
             return {"run_id": mlflow_run.id, "metrics": metrics, "report": str(results.report)}
+
+
+def _say_where(results: Results, run: Run, settings: EvaluateSettings) -> None:
+    """Print where the report is, how the run is looked at, and the command that compares the model with another."""
+    other = "MODEL_OR_RUN"
+    console.print()
+    facts(
+        {
+            "report": str(results.report),
+            "look": how_to_look(run.id, run.experiment_id),
+            "next": f"compare it with another model, in place of {other}, on the cases that neither has seen:",
+        }
+    )
+    console.print(stage_command("evaluate", EvaluateSettings, settings.alone(), model=settings.model, compare=other))
 
 
 def _cases_to_measure(settings: EvaluateSettings, segmenter: Segmenter) -> tuple[list[PreparedCase], list[str]]:

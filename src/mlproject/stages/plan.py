@@ -45,13 +45,19 @@ def show_evaluation(given: EvaluateSettings, settings: EvaluateSettings) -> None
             "model": exactly(settings.model, given.model),
             "against": exactly(settings.compare, given.compare),
             "data": f"{settings.data.root} ({settings.data.layout})",
-            "cases": "those that the model has not seen" if settings.cases == "unseen" else "all",
             "called": names_in_words(settings),
             "device": device_of("evaluate", settings),
             "work_dir": str(settings.work_path),
             "tracking": f"{public_uri()}, experiment {settings.tracking.experiment}",
         }
     )
+
+
+def show_measured(settings: EvaluateSettings, channels: str, number: int) -> None:
+    """Print what the images of the model, or of both models, are, and how many cases will be measured."""
+    models = "neither model has" if settings.compare else "the model has not"
+    which = "all" if settings.cases == "all" else f"those that {models} seen"
+    facts({"channels": channels, "cases": f"{number} to measure, {which}"})
 
 
 def show_run(run: Run) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mlproject.data.case import Case
+from mlproject.data.dicom import why_no_file
 from mlproject.data.storage import Folder, LocalFolder, split
 from mlproject.data.writing import EXTENSIONS
 from mlproject.errors import DataError, SettingsError
@@ -97,9 +98,10 @@ def _local(channel: str, file: str, scratch: Path) -> Path:
     """The channel's file on this machine."""
     folder, name = split(file)
     if isinstance(folder, LocalFolder):
-        if not (folder.path / name).is_file():
-            raise DataError(f"images.{channel}: no file {folder.locate(name)}")
-        return folder.path / name
+        path = folder.path / name
+        if not path.is_file():
+            raise DataError(f"images.{channel}: {path} {why_no_file(path)}")
+        return path
     from mlproject.data import s3  # only now: boto3 takes a third of a second
 
     if not name.lower().endswith(EXTENSIONS):

@@ -170,10 +170,13 @@ def _jobs(cases: Sequence[Case], settings: PredictSettings, model: Model) -> tup
     for case in cases:
         names = {"mask": f"{case.name}.nii.gz"}
         if settings.naming == "submission":
+            if case.no_submission:
+                faults[case.name] = f"naming=submission: {case.no_submission}"
+                continue
             if not case.submission:
                 raise SettingsError(
-                    f"naming=submission: data.layout={settings.data.layout} gives the case {case.name} no name for a "
-                    "challenge (isles2017 does); leave naming out"
+                    f"naming=submission: data.layout={settings.data.layout} gives cases no names for a challenge "
+                    "(isles2017 does); leave naming out"
                 )
             names["mask"] = f"{case.submission}.nii"
         if settings.probability:

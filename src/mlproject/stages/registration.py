@@ -15,7 +15,7 @@ from mlproject.evaluation.metrics import summarise_by_size
 from mlproject.evaluation.wording import scans_of_one_patient
 from mlproject.prediction.segmenter import Segmenter
 from mlproject.stages.annotation import annotate, part_of, result_in_words, run_name
-from mlproject.stages.commands import mlflow_command, run_address
+from mlproject.stages.commands import how_to_look, mlflow_command
 from mlproject.stages.console import console, facts, heading
 from mlproject.stages.evaluate import Results, evaluate, headline
 from mlproject.stages.plan import budget, device
@@ -26,7 +26,6 @@ from mlproject.tracking import champion, registry, runs
 from mlproject.tracking.markdown import escape
 from mlproject.tracking.model_card import CARD, CardFacts, model_card
 from mlproject.tracking.run import Run
-from mlproject.tracking.server import public_uri
 from mlproject.tracking.source import source
 
 REGISTERED_TAG, CHAMPION_TAG = "registered_model", "champion"
@@ -175,16 +174,13 @@ def _repeated(dataset: DataSet) -> list[str]:
 
 def _say_where(report: str, model: str, verdict: champion.Verdict, run: Run) -> None:
     """Print where report and model are, and the commands that show and serve them."""
-    uri = public_uri()
-    port = "--port 5000    then http://127.0.0.1:5000"
-    ui = mlflow_command(f"mlflow ui --backend-store-uri {shlex.quote(uri)} {port}")
     serve = f"mlflow models serve -m {shlex.quote(model)} --env-manager local -p 5001"
     console.print()
     facts(
         {
             "report": report,
             "model": f"{model} ({verdict.reason})",
-            "look": run_address(run.id, run.experiment_id) if uri.startswith("http") else ui,
+            "look": how_to_look(run.id, run.experiment_id),
             "serve": mlflow_command(serve, needs_server=True),
         }
     )

@@ -266,7 +266,7 @@ class CleanSettings(InWorkDir):
     """Show what work_dir holds and which of it no run needs any more; remove that where `remove` says so.
 
     Attributes:
-        remove: remove what no run needs any more, and print each path; false only shows it.
+        remove: remove what no run needs any more, and print each path before; false only shows it.
         older_than_days: days for which prepared cases, copies from buckets, probabilities, reports and demo data, which
             are made or fetched again where they are missing, must not have been used.
     """

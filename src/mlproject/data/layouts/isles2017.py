@@ -61,11 +61,14 @@ def find(settings: DataSettings, labelled: bool) -> list[Case]:
         if labelled:
             wrong += one_file_faults(name, "label (OT)", labels, files)
         faults += wrong
-        mtt = [identifier for file in _matching(files, "mtt") if (identifier := _parse(file)[1])]
-        submission = f"SMIR.{folder.name}.{mtt[0]}" if len(mtt) == 1 else ""
         if not wrong:
             label = labels[0] if len(labels) == 1 else None
-            cases.append(Case(name, images, label, patient=name, submission=submission, patient_named=False))
+            mtt = _matching(files, "mtt")
+            submission = f"SMIR.{folder.name}.{_parse(mtt[0])[1]}" if len(mtt) == 1 else ""
+            how_many = f"there are {len(mtt)}" if mtt else "there is none"
+            fault = "" if submission else f"the challenge names a mask after its case's MTT image, and {how_many}"
+            challenge = {"submission": submission, "no_submission": fault}
+            cases.append(Case(name, images, label, patient=name, patient_named=False, **challenge))
     refuse_faults(root, faults, EXPECTED, cases)
     if not cases:
         unlabelled = f" ({len(passed_over)} test cases have no label)" if passed_over else ""

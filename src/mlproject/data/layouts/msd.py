@@ -39,14 +39,16 @@ def find(settings: DataSettings, labelled: bool) -> list[Case]:
     for entry in entries:
         image, label = root / entry["image"], root / entry["label"] if "label" in entry else None
         name = names[image.with_name(stem_of(image))]
-        wrong = [Fault(name, f"no file {file}") for file in (image, label) if file is not None and not file.is_file()]
-        if labelled and label is None:
-            wrong.append(Fault(name, "label is missing in dataset.json"))
+        has_label = label is not None and label.is_file()
+        wrong = [] if image.is_file() else [Fault(name, f"no file {image}")]
+        if labelled and not has_label:
+            wrong.append(Fault(name, f"no file {label}" if label else "label is missing in dataset.json"))
         if listed[image] > 1:
             wrong.append(Fault(name, f"dataset.json lists {image} {listed[image]} times; keep one"))
         faults += wrong
         if not wrong:
             images, components = dict.fromkeys(settings.channels, image), numbers if len(modality) > 1 else {}
+            label = label if has_label else None
             cases.append(Case(name, images, label, name, components=components, patient_named=False))
     refuse_faults(root, faults, EXPECTED, cases)
     return cases

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import get_args
 
 from mlproject.data.case import TABLE_COLUMNS, Case, DataSettings, Fault, SplitName, refuse_faults
+from mlproject.data.dicom import why_no_file
 from mlproject.data.layouts.choosing import EXTENSIONS, count_names
 from mlproject.errors import DataError
 
@@ -25,12 +26,14 @@ def find(settings: DataSettings, labelled: bool) -> list[Case]:
     first_use: dict[str, str] = {}  # a case's name or a file -> where it stood first
     columns = [channel.lower() for channel in settings.channels]
     needed = columns if settings.missing == "refuse" else columns[:1]
-    for line, row in read_rows(table, ["case", *columns, *(["label"] if labelled else [])]):
+    read = [*columns, *(["label"] if labelled else [])]
+    for line, row in read_rows(table, ["case", *read]):
         where = f"line {line}, case {row['case']!r}"
         named = [column for column in (*columns, "label") if row.get(column)]
         files = {column: table.parent / Path(row[column]).expanduser() for column in named}
-        wrong = [Fault(row["case"], fault, where) for fault in _row_faults(row, files, needed, labelled)]
-        for key in [row["case"], *map(str, files.values())]:
+        files_read = {column: file for column, file in files.items() if column in read}
+        wrong = [Fault(row["case"], fault, where) for fault in _row_faults(row, files_read, needed, labelled)]
+        for key in [row["case"], *map(str, files_read.values())]:
             if key in first_use:
                 wrong.append(Fault(row["case"], f"{key} stands already in {first_use[key]}", where))
             first_use.setdefault(key, where)
@@ -38,8 +41,9 @@ def find(settings: DataSettings, labelled: bool) -> list[Case]:
         if not wrong:
             images = {c: files[c.lower()] for c in settings.channels if c.lower() in files}
             split = next((name for name in get_args(SplitName) if name == row.get("split")), None)
+            label = file if (file := files.get("label")) and file.is_file() else None
             patient, named = row.get("patient", row["case"]), "patient" in row
-            cases.append(Case(row["case"], images, files.get("label"), patient, split, patient_named=named))
+            cases.append(Case(row["case"], images, label, patient, split, patient_named=named))
     refuse_faults(table, faults, "Each row needs a case of its own and files that exist", cases)
     return cases
 
@@ -93,7 +97,7 @@ def _row_faults(row: dict[str, str], files: dict[str, Path], needed: list[str], 
     faults += [f"{name} is empty" for name in needed if name not in files]
     if labelled and "label" not in files:
         faults.append("label is empty")
-    faults += [f"{name}: {file} does not exist" for name, file in files.items() if not file.is_file()]
+    faults += [f"{name}: {file} {why_no_file(file)}" for name, file in files.items() if not file.is_file()]
     if row.get("split") and row["split"] not in get_args(SplitName):
         faults.append(f"split is {row['split']!r}, not one of {', '.join(get_args(SplitName))}")
     if row.get("patient") == "":

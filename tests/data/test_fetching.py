@@ -3,6 +3,8 @@
 rclone neither breaks off nor refuses, and knows no expired sessions and no uploads in parts: a proxy before it does.
 """
 
+import errno
+import fcntl
 import hashlib
 import logging
 import multiprocessing
@@ -345,3 +347,37 @@ def test_a_disk_that_takes_no_more(images: list[Path], tmp_path: Path) -> None:
     )
     assert in_a_process(fetched, tmp_path) == content(images)
     assert here(tmp_path) == sorted(content(images))
+
+
+def test_a_note_is_locked_as_nfs_wants_it(images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NFS makes a lock on bytes of it, and such a one that excludes others wants a file open for writing."""
+    flock = fcntl.flock
+
+    def of_nfs(file: Any, operation: int) -> None:
+        number = file if isinstance(file, int) else file.fileno()
+        if operation & fcntl.LOCK_EX and fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        flock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", of_nfs)
+    fetched(tmp_path, slice(2))
+    assert in_a_process(copies.in_use, tmp_path / "objects") == {
+        path.name for path in (tmp_path / "objects").glob("*") if copies.FOLDER.fullmatch(path.name)
+    }
+    assert in_a_process(fetched, tmp_path, slice(2, 4)) == content(images[2:])
+
+
+def test_where_nothing_is_locked_it_is_said_once_and_the_work_goes_on(
+    images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def of_lustre(*_: object) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", of_lustre)
+    assert fetched(tmp_path, slice(1), 15 * KB) == content(images[:1])
+    assert fetched(tmp_path, slice(1, 2), 15 * KB) == content(images[1:2])
+    with pytest.raises(DataError, match="do not fit beside what other commands at work need"):
+        fetched(tmp_path, slice(2, 3), 15 * KB)  # what this one needs itself stays
+    assert caplog.messages == [
+        f"{tmp_path}/objects cannot be locked (Function not implemented): let no second command use this work_dir"
+    ]

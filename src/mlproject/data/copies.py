@@ -7,8 +7,10 @@ The folder `objects` of the cache holds
 - in_use/UUID: held by a process that needs the copies that it lists.
 """
 
+import errno
 import fcntl
 import json
+import logging
 import os
 import re
 import shutil
@@ -16,8 +18,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import TextIO
+from typing import IO
 from uuid import uuid4
 
 from mlproject.data.case_keys import mark_used
@@ -25,16 +28,22 @@ from mlproject.data.objects import BucketObject, Stopped
 from mlproject.data.storage import os_errors
 from mlproject.errors import DataError
 
+logger = logging.getLogger(__name__)
+
 USED, LOCKS, IN_USE, LOCK = "used", "locks", "in_use", "lock"
 OWN = (LOCKS, IN_USE, LOCK)
 """What lies beside the copies."""
 FOLDER = re.compile(r"\.?[0-9a-f]{64}")
 """Names of the copies' folders; they begin with a dot while they are not whole."""
 SECONDS_BETWEEN_LOOKS = 0.05
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+"""What file systems say that lock no files."""
 GB = 1e9
 
-_held: dict[Path, set[str]] = {}
-"""The copies that this process needs until it ends, by their folder. The open files that say so stay open as long."""
+_held: dict[Path, dict[str, int]] = {}
+"""The copies that this process needs until it ends, by their folder: name and bytes. The open files that say so to
+others are in `_notes`, and stay open as long."""
+_notes: list[IO[str]] = []
 
 
 @dataclass(frozen=True)
@@ -81,7 +90,7 @@ def reserve(copies: Sequence[Copy], limit_gb: float) -> None:
         (folder / LOCKS).mkdir(exist_ok=True)
         with locked(folder / LOCK):
             _make_room(folder, wanted, copies, limit_gb)
-            if not wanted.keys() <= _held.get(folder, set()):
+            if not wanted.keys() <= _held.get(folder, {}).keys():
                 _hold(folder, wanted)
 
 
@@ -125,9 +134,9 @@ def in_use(folder: Path) -> set[str]:
 
 def _in_use(folder: Path) -> dict[str, int]:
     """Bytes of the copies that processes at work need; what those said that died is removed. With the LOCK held."""
-    needed: dict[str, int] = {}
+    needed = dict(_held.get(folder, {}))  # where nothing is locked, the note says it to nobody
     for file in (folder / IN_USE).glob("*"):
-        with file.open() as note:
+        with file.open("r+") as note:  # NFS gives such a lock on a file open for writing alone
             if _is_locked(note):
                 file.unlink()
             else:
@@ -138,15 +147,17 @@ def _in_use(folder: Path) -> dict[str, int]:
 def _hold(folder: Path, wanted: Mapping[str, int]) -> None:
     """Say that this process needs these copies, for as long as it lives: it alone knows when, and it may be killed."""
     file = folder / IN_USE / uuid4().hex
-    note = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+    note = file.open("x")
     try:
-        fcntl.flock(note, fcntl.LOCK_EX)
-        os.write(note, json.dumps(wanted).encode())
+        _is_locked(note)  # at once: nobody else looks at it before we let the LOCK go
+        note.write(json.dumps(wanted))
+        note.flush()
     except OSError:
-        os.close(note)
+        note.close()
         file.unlink()
         raise
-    _held.setdefault(folder, set()).update(wanted)
+    _notes.append(note)
+    _held.setdefault(folder, {}).update(wanted)
 
 
 def _size(copy: Path) -> int:
@@ -181,10 +192,20 @@ def locked(file: Path, is_stopped: Callable[[], bool] = lambda: False) -> Iterat
         yield
 
 
-def _is_locked(file: TextIO) -> bool:
-    """Whether this process has the lock now."""
+def _is_locked(file: IO[str]) -> bool:
+    """Whether this process has the lock now; also where nobody can have any."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        place = Path(file.name).parent
+        _say_that_nothing_is_locked(place.parent if place.name in OWN else place, error.strerror)
     return True
+
+
+@cache
+def _say_that_nothing_is_locked(folder: Path, reason: str) -> None:
+    logger.warning("%s cannot be locked (%s): let no second command use this work_dir", folder, reason)

@@ -15,7 +15,7 @@ import pytest
 import requests
 from mlflow.exceptions import MlflowException, RestException
 
-from mlproject.errors import TrackingError
+from mlproject.errors import Interrupted, TrackingError
 from mlproject.tracking import runs
 from mlproject.tracking.delivery import Delivery, deliver_first
 from mlproject.tracking.run_on_server import RunOnServer
@@ -107,6 +107,22 @@ def test_a_checkpoint_that_is_on_its_way_is_not_taken_for_an_old_one(tmp_path: P
     spool.remove()  # delivered
     last = spool.first()
     assert last is not None and last.values == {"step": 3} and len(spool) == 1
+
+
+def test_a_signal_while_an_entry_is_named_costs_no_later_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spool = Spool(tmp_path / "run", "")
+    rename = Path.rename
+
+    def renamed_and_stopped(self: Path, to: Path) -> None:
+        rename(self, to)
+        raise Interrupted("stopped", 15)
+
+    with monkeypatch.context() as signalled, pytest.raises(Interrupted):
+        signalled.setattr(Path, "rename", renamed_and_stopped)
+        spool.put("same", {"number": 1})
+    spool.put("same", {"number": 2})
+    spool.close()
+    assert kinds(Spool(tmp_path / "run", "")) == ["same", "same"]
 
 
 def test_what_was_set_aside_keeps_its_place_before_what_a_later_process_logs(tmp_path: Path) -> None:

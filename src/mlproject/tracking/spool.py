@@ -116,9 +116,9 @@ class Spool:
                 to_disk(path)
             with self._changed:
                 name = f"{self._next:08d}-{kind}"
+                self._next += 1  # first: a signal may raise here at any moment, and no number is given twice
                 draft.rename(self.folder / name)
                 to_disk(self.folder)
-                self._next += 1
                 # Not the first one, which may be on its way.
                 superseded = [other for other in list(self._names)[1:] if only_last and other.endswith(f"-{kind}")]
                 self._names = deque([*(other for other in self._names if other not in superseded), name])

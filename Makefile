@@ -74,7 +74,7 @@ PHANTOM = The data are semi-synthetic and not ISLES: real lesion shapes (LESYMAP
 	bias and look-alikes. Such cases are easier than patients, and what holds here need not hold there. The command \
 	**make paper** makes them, runs the experiments and writes this page.
 PAPER_ABOUT ?= $(if $(filter phantom%,$(notdir $(PAPER_DATA:/=))),$(PHANTOM))
-paper: $(VENV)/environment  ## the paper's claims as experiments, into docs/paper.md; about 75 minutes on 2 cores
+paper: $(VENV)/environment  ## the paper's claims as experiments, into docs/paper.md; about 40 minutes on 2 cores
 	@test -d "$(PAPER_DATA)" || test -f "$(LESION_DATA)/make_phantom.py" || { echo "make paper: no data set in \
 	$(PAPER_DATA), and no make_phantom.py in $(LESION_DATA) to make it with: give PAPER_DATA=FOLDER PAPER_SPLIT=" >&2; exit 1; }
 	test -d "$(PAPER_DATA)" || { rm -rf "$(PAPER_DATA).part" && python "$(LESION_DATA)/make_phantom.py" \

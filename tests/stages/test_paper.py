@@ -205,6 +205,6 @@ def test_a_finding_survives_and_is_on_the_page() -> None:
         "| a |",
         "Of b.\n\n| b |",
         "- x",
-        "2 trainings of 5 minutes in all, and 1 minutes beside; commits `c`, `d`.",
+        "2 trainings of 5.4 minutes in all, and 1.2 minutes beside; commits `c`, `d`.",
     ):
         assert words in text

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from mlproject.evaluation.metrics import load_groups
 from mlproject.evaluation.palette import BLUE, GREEN, GREY, ORANGE
@@ -123,6 +123,7 @@ def figure(tables: dict[str, pd.DataFrame]) -> Figure:
     axes.set_xscale("log")
     axes.set_xlabel("lesion volume of the reference in ml (log scale)")
     axes.set_ylabel(f"gain in Dice over the {THRESHOLD}")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.grid(alpha=0.3)

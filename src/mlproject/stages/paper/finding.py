@@ -94,7 +94,7 @@ def minutes(findings: Sequence[Finding]) -> float:
 def _effort(finding: Finding) -> str:
     count, trained = len(finding.trainings), sum(finding.trainings.values())
     commits = f"commit{'s' * (len(finding.commits) > 1)} {', '.join(map(markdown.code, finding.commits))}"
-    return f"{count} trainings of {trained:.0f} minutes in all, and {finding.measuring:.0f} minutes beside; {commits}."
+    return f"{count} trainings of {trained:.1f} minutes in all, and {finding.measuring:.1f} minutes beside; {commits}."
 
 
 def interval(mean: float, low: float, high: float) -> str:

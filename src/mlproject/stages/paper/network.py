@@ -119,10 +119,10 @@ def _done(laboratory: Laboratory) -> str:
     paper, platform = (Path(file).name for file in (laboratory.plan.paper, laboratory.plan.platform))
     return (
         f"The networks and trainings of {paper} and {platform}, the platform's own defaults, "
-        f"{laboratory.base.training.steps} steps each, on the same cases and channels; of the epochs (of "
-        f"{laboratory.base.patches.per_case} from each case, so that either is validated often) the one with the best "
-        "validation Dice, then the threshold and smallest lesion that are best on the validation cases; no CRF. The "
-        "threshold on the image is on that channel, above or below its mean in the brain, that is best on them."
+        f"{laboratory.base.training.steps} steps each, on the same cases and channels; the weights of the best of "
+        f"{laboratory.plan.validations} or more validations, then the threshold and smallest lesion that are best on "
+        "the validation cases; no CRF. The threshold on the image is on that channel, above or below its mean in the "
+        "brain, that is best on them."
     )
 
 

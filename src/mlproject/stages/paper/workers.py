@@ -41,7 +41,7 @@ def examine(laboratory: Laboratory) -> tuple[Finding, Figure, pd.DataFrame]:
             f"by {laboratory.plan.processes} (gloo on a CPU, NCCL on GPUs); on a CPU each process has one thread. Time "
             "is counted from the first step, validations included; between two validations, and from Dice 0 at the "
             f"first step, curves are taken for straight lines. The level is {level:.3f}, "
-            f"{convergence.SHARE_OF_BEST:.0%} of the lowest best Dice."
+            f"{100 * convergence.SHARE_OF_BEST:.0f} % of the lowest best Dice."
         ),
         tables=(("", markdown.table(COLUMNS, table.apply(_as_row, axis=1))),),
         picture="Validation Dice over the minutes since the first step, by one worker and by several",

@@ -67,8 +67,9 @@ def find(settings: DataSettings, labelled: bool) -> list[Case]:
             submission = f"SMIR.{folder.name}.{_parse(mtt[0])[1]}" if len(mtt) == 1 else ""
             how_many = f"there are {len(mtt)}" if mtt else "there is none"
             fault = "" if submission else f"the challenge names a mask after its case's MTT image, and {how_many}"
-            challenge = {"submission": submission, "no_submission": fault}
-            cases.append(Case(name, images, label, patient=name, patient_named=False, **challenge))
+            cases.append(
+                Case(name, images, label, name, submission=submission, no_submission=fault, patient_named=False)
+            )
     refuse_faults(root, faults, EXPECTED, cases)
     if not cases:
         unlabelled = f" ({len(passed_over)} test cases have no label)" if passed_over else ""

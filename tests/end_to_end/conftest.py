@@ -86,6 +86,14 @@ class Workplace:
         return list(client.search_runs(experiments, f"tags.stage = '{stage}'", order_by=["start_time"]))
 
 
+def columns_of(run: mlflow.entities.Run) -> set[str]:
+    """The columns of MLflow's run list that a run fills, as the UI names them; Version is the git commit."""
+    data = run.data
+    filled = {"metrics": data.metrics, "params": data.params, "tags": data.tags}
+    version = {"attributes.`Version`"} if "mlflow.source.git.commit" in data.tags else set()
+    return {f"{kind}.`{name}`" for kind, names in filled.items() for name in names} | version
+
+
 def wait_for(what: Callable[[], object], seconds: float = 120) -> None:
     until = time.monotonic() + seconds
     while not what():

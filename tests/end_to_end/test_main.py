@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 import yaml
 
-from end_to_end.conftest import PROJECT, Workplace
+from end_to_end.conftest import PROJECT, Workplace, columns_of
 from mlproject import cli, config
 from mlproject.stages.settings import Experiment
+from mlproject.tracking import experiment_page
 
 
 def artifacts(place: Workplace, run_id: str, folder: str = "") -> set[str]:
@@ -67,7 +68,7 @@ def test_report_and_headline(workplace: Workplace) -> None:
 def test_pages_say_what_was_run_and_how_to_do_it_again(workplace: Workplace) -> None:
     parent, *_ = workplace.runs("main")
     client, tags = workplace.client(), parent.data.tags
-    assert parent.info.run_name == "main tiny dynunet 8 steps seed 0"  # `mlflow run` had made one up
+    assert parent.info.run_name == "main tiny seed 0 dynunet 8 steps"  # `mlflow run` had made one up
     assert (tags["dataset"], tags["cases"], tags["device"]) == ("tiny", "6", "CPU")
     note = tags["mlflow.note.content"]
     assert note.startswith("Test Dice **") and f"mlflow artifacts download --run-id {parent.info.run_id}" in note
@@ -90,6 +91,13 @@ def test_pages_say_what_was_run_and_how_to_do_it_again(workplace: Workplace) -> 
     assert {name for name in parent.data.metrics if name.startswith("tuned/")} == {
         name for name in workplace.runs("postprocess")[0].data.metrics if name.startswith("tuned/")
     }
+
+
+def test_every_column_of_the_saved_views_is_filled(workplace: Workplace) -> None:
+    main, train = (columns_of(workplace.runs(stage)[0]) for stage in ("main", "train"))
+    for view in (experiment_page.RESULTS, experiment_page.LOSS_AND_CRF):
+        assert view.columns and set(view.columns) <= main, view.name
+    assert experiment_page.CASE.order_by in train  # that of the trials: test_search.py
 
 
 def test_what_is_printed_last(workplace: Workplace) -> None:

@@ -11,7 +11,8 @@ import psutil
 import pytest
 from optuna.trial import TrialState
 
-from end_to_end.conftest import Workplace, wait_for
+from end_to_end.conftest import Workplace, columns_of, wait_for
+from mlproject.tracking.experiment_page import RESULTS, TRIALS
 from mlproject.tuning.study import DATABASE_VARIABLE
 
 SPACE = [
@@ -77,6 +78,9 @@ def test_a_search_leaves_its_trials_plots_and_best_model(place: SearchPlace) -> 
         assert set(run.data.metrics) >= {"trial/value", "trial/network_dice", "trial/share_trained"}
         assert run.data.metrics["trial/value"] == trial.value
         assert float(run.data.params["cfg.loss.dice"]) + float(run.data.params["cfg.loss.cross_entropy"]) == 1
+
+    assert {*TRIALS.columns, TRIALS.order_by} <= columns_of(finished)
+    assert set(RESULTS.columns) <= columns_of(parent)
 
     assert parent.data.metrics["search/best_value"] == study.best_value > 0.1
     assert {f"test/dice_{variant}" for variant in ("network", "best_threshold", "with_CRF")} <= set(parent.data.metrics)

@@ -67,7 +67,7 @@ def test_a_small_lesion_is_seen_from_near(at: int) -> None:
 def test_outlines_are_wide_enough_to_be_seen_at_half_the_size() -> None:
     image, reference = small_lesion(80)
     picture = drawn(image, reference, np.roll(reference, 15, axis=0))
-    for colour, width in ((SKY_BLUE, 2 * OUTLINE_PX), (ORANGE, OUTLINE_PX)):
+    for colour, width in ((SKY_BLUE, 6), (ORANGE, 3)):
         outline = places(picture, colour)
         column = outline[:, 1] == (outline[:, 1].min() + outline[:, 1].max()) // 2
         assert np.count_nonzero(column) == 2 * width  # above and below

@@ -31,6 +31,7 @@ def test_experiment_page_is_set_up_once_and_what_people_wrote_stays(tracking: Pa
         saved = json.loads(tags[f"{experiment_page.PREFIX}{view.key}"])
         state = json.loads(zlib.decompress(base64.b64decode(saved["state"].removeprefix("deflate;"))))
         assert saved["name"] == view.name and tuple(state["selectedColumns"]) == view.columns
+        assert set(state["columnWidths"]) <= {experiment_page.RUN_NAME, "duration", *view.columns}
         assert f"viewStateShareKey={view.key}" in tags[NOTE_TAG]
         mlflow.MlflowClient().search_runs([run.experiment_id], state["searchFilter"])  # raises where it is no filter
     mlflow.MlflowClient().set_experiment_tag(run.experiment_id, NOTE_TAG, "ours")

@@ -25,10 +25,10 @@ RESULT = ("dice", "lesion_f1", "volume_difference_ml")
 
 
 def run_name(stage: str, settings: Experiment) -> str:
-    """Such as `main phantom60 dynunet 2500 steps seed 0`."""
+    """Such as `main phantom60 seed 0 dynunet 2500 steps`: the run list cuts names off, so what differs comes early."""
     amount = budget(settings.training).partition(" of ")[0].partition(",")[0]
     seed = f"seed {settings.training.seed}" + (f" fold {settings.data.fold}" if settings.data.folds else "")
-    return f"{stage} {settings.data.name} {settings.network.name} {amount} {seed}"
+    return f"{stage} {settings.data.name} {seed} {settings.network.name} {amount}"
 
 
 def annotate(run: Run, stage: str, settings: Experiment, dataset: DataSet, again: str, result: str = "") -> None:

@@ -7,7 +7,8 @@ above the runs, MLflow 3.17) is a tag of the experiment: its name and the state 
 import base64
 import json
 import zlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import mlflow
@@ -28,6 +29,7 @@ class View:
         order_by: the column that the runs are sorted by, the largest first.
         search: which runs are shown; all if empty.
         image: key of the images that the page's charts begin with; none if empty.
+        widths: of columns that come after the run's name in this order, in pixels; of others MLflow's own, mostly 100.
     """
 
     key: str
@@ -36,9 +38,11 @@ class View:
     order_by: str = "attributes.start_time"
     search: str = ""
     image: str = ""
+    widths: Mapping[str, int] = field(default_factory=dict)
 
     def tag(self) -> str:
         """The value of the experiment's tag."""
+        widths = {RUN_NAME: 230, **self.widths}
         state = {
             "searchFilter": self.search,
             "orderByKey": self.order_by,
@@ -48,8 +52,8 @@ class View:
             "datasetsFilter": [],
             "modelVersionFilter": "All Runs",
             "selectedColumns": list(self.columns),
-            "columnOrder": [RUN_NAME],
-            "columnWidths": {RUN_NAME: 230},
+            "columnOrder": list(widths),  # the UI takes the widths of these alone
+            "columnWidths": widths,
             **(self._chart() if self.image else {}),
         }
         packed = base64.b64encode(zlib.compress(json.dumps(state).encode())).decode()
@@ -77,6 +81,17 @@ RESULTS = View(
     + _columns("tags", "dataset", "device")
     + _columns("attributes", "Version")
     + _columns("tags", "champion"),  # the attribute Dataset is 300 pixels wide
+    # All fits a window of 1560 pixels: each heading whole, and of the verdict on the champion the part that matters.
+    widths={
+        "duration": 65,
+        "attributes.`Version`": 75,
+        "metrics.`test/dice`": 80,
+        "metrics.`test/lesion_f1`": 100,
+        "metrics.`test/volume_difference_ml`": 170,
+        "tags.`dataset`": 100,
+        "tags.`device`": 100,
+        "tags.`champion`": 165,
+    },
 )
 LOSS_AND_CRF = View(
     "loss-and-crf",

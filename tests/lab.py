@@ -20,7 +20,8 @@ SOURCES = Path(__file__).resolve().parents[1] / "src"
 def variables(folder: Path) -> dict[str, str]:
     """What is given to `make server`: a folder of its own, and free ports."""
     ports = {name: str(free_port()) for name in ("SERVER_PORT", "SERVER_DATABASE_PORT", "SERVER_BUCKET_PORT")}
-    return {"SERVER_FOLDER": str(folder), **ports, "MLFLOW_WORKERS": "1"}
+    names = f"localhost:{ports['SERVER_PORT']}"  # besides the address that it prints
+    return {"SERVER_FOLDER": str(folder), **ports, "SERVER_ALLOWED_HOSTS": names, "MLFLOW_WORKERS": "1"}
 
 
 @dataclass

@@ -138,8 +138,12 @@ def test_users_files_are_looked_for_at_home(tmp_path: Path, monkeypatch: pytest.
     for variable, name in zip(FILES, names, strict=True):
         monkeypatch.delenv(variable, raising=False)
         (tmp_path / name).write_text(FILES[variable].format(f"secret-of-{name}"))
-    for name in names:
-        assert credentials.without(f"it is secret-of-{name}") == "it is ***"
+    (tmp_path / ".mlflow").mkdir()
+    (tmp_path / ".mlflow/credentials").write_text("[mlflow]\nmlflow_tracking_password = a 100%% secret\n")
+    for secret in (*(f"secret-of-{name}" for name in names), "a 100% secret"):
+        assert credentials.without(f"it is {secret}") == "it is ***"
+    with pytest.raises(SettingsError, match=r"^data\.root holds a secret, that of ~/\.mlflow/credentials"):
+        credentials.refuse("data.root", "a 100% secret")
 
 
 @pytest.mark.parametrize("content", [None, b"\xff\xfe\0", b"machine", b"[", b"aws_session_token = x", b"a:b"])

@@ -3,7 +3,6 @@
 import fcntl
 import importlib.util
 import signal
-import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -74,10 +73,9 @@ def installed() -> tuple[Path, Path]:
 def say_how_to_use(settings: Settings) -> None:
     """Print what a client exports; the password itself stays in its file."""
     password = settings.folder / "secrets" / f"{tracking.ADMIN}_password"
-    host = socket.gethostname() if settings.host == "0.0.0.0" else settings.host
     print(
         f"The tracking server runs; its data, passwords and logs are in {settings.folder}. On a client:\n\n"
-        f"  export MLFLOW_TRACKING_URI=http://{host}:{settings.port}\n"
+        f"  export MLFLOW_TRACKING_URI=http://{settings.address}\n"
         f"  export MLFLOW_TRACKING_USERNAME={tracking.ADMIN}\n"
         f'  export MLFLOW_TRACKING_PASSWORD="$(cat {password})"\n\n'
         "docs/server.md says how to add users. Ctrl-C stops it.",

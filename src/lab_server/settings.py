@@ -18,7 +18,7 @@ class Settings:
         port: of the tracking server.
         database_port: of PostgreSQL, on this machine alone.
         bucket_port: of the bucket, on this machine alone.
-        allowed_hosts: names, with ports, under which the tracking server may be called, separated by commas.
+        names: under which the tracking server may be called besides its own address, with ports, separated by commas.
     """
 
     folder: Path
@@ -26,7 +26,17 @@ class Settings:
     port: int
     database_port: int
     bucket_port: int
-    allowed_hosts: str
+    names: str
+
+    @property
+    def address(self) -> str:
+        """Host and port of the tracking server, as its users are told."""
+        return f"{socket.gethostname() if self.host == '0.0.0.0' else self.host}:{self.port}"
+
+    @property
+    def allowed_hosts(self) -> str:
+        """All names under which the tracking server answers."""
+        return f"{self.names},{self.address}"
 
     @property
     def ports(self) -> dict[str, int]:
@@ -57,7 +67,7 @@ def settings_from_environment() -> Settings:
         port=number,
         database_port=port("SERVER_DATABASE_PORT", 5433),
         bucket_port=port("SERVER_BUCKET_PORT", 9000),
-        allowed_hosts=os.environ.get("SERVER_ALLOWED_HOSTS") or names,
+        names=os.environ.get("SERVER_ALLOWED_HOSTS") or names,
     )
 
 

@@ -1,6 +1,7 @@
 """Passwords, keys and tokens: refused in a setting, and taken out of what is printed or stored.
 
-They come from the environment, ~/.aws, ~/.netrc or ~/.pgpass alone: MLflow stores and prints every setting.
+They come from the environment, ~/.aws, ~/.mlflow/credentials, ~/.netrc or ~/.pgpass alone: MLflow stores and prints
+every setting.
 """
 
 import os
@@ -57,7 +58,7 @@ def refuse(name: str, value: str) -> None:
         raise SettingsError(
             f"{name} holds {kinds[0]}, and MLflow or the shell may have stored and printed it already: change it on "
             "its server now, leave it out of the settings, and give the new one in the environment, ~/.aws, "
-            "~/.netrc or ~/.pgpass (`python src/run.py --help` lists the variables)"
+            "~/.mlflow/credentials, ~/.netrc or ~/.pgpass (`python src/run.py --help` lists the variables)"
         )
 
 

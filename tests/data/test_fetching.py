@@ -381,3 +381,61 @@ def test_where_nothing_is_locked_it_is_said_once_and_the_work_goes_on(
     assert caplog.messages == [
         f"{tmp_path}/objects cannot be locked (Function not implemented): let no second command use this work_dir"
     ]
+
+
+REQUESTS: dict[str, Callable[[s3.S3Folder], object]] = {
+    "a listing": lambda folder: folder.names(),
+    "a look": lambda folder: folder.find("case-0/flair.nii"),
+    "a read": lambda folder: folder.read("case-0/flair.nii"),
+    "a write": lambda folder: folder.write("mask.nii", b"mask"),
+    "a removal": lambda folder: folder.remove("mask.nii"),
+}
+
+
+def refuse_for_now(times: int) -> Callable[[str, str, Answer], None]:
+    """Refuses so many requests, of whatever kind."""
+    left = [times]
+
+    def change(method: str, _path: str, answer: Answer) -> None:
+        if left[0]:
+            left[0] -= 1
+            answer.refuse(500, "InternalError")
+            answer.body = b"" if method == "HEAD" else answer.body
+
+    return change
+
+
+@pytest.mark.parametrize("request_of", REQUESTS)
+def test_a_request_that_is_refused_for_now_is_sent_four_times(
+    request_of: str, proxy: Proxy, images: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy.spoil = refuse_for_now(3)
+    with pytest.raises(DataError):  # AWS_MAX_ATTEMPTS is 1
+        REQUESTS[request_of](s3.S3Folder("s3://bucket/set"))
+    monkeypatch.delenv("AWS_MAX_ATTEMPTS")
+    proxy.spoil = refuse_for_now(3)
+    REQUESTS[request_of](s3.S3Folder("s3://bucket/set"))
+    proxy.spoil = refuse_for_now(4)
+    with pytest.raises(DataError, match=r"\As3://bucket/set/[^\n]*(InternalError|500)[^\n]*\Z"):
+        REQUESTS[request_of](s3.S3Folder("s3://bucket/set"))
+
+
+def test_a_table_whose_content_breaks_off_is_read_again(proxy: Proxy, images: list[Path]) -> None:
+    folder = s3.S3Folder("s3://bucket/set")
+    proxy.spoil = spoiling(break_off, times=s3.ATTEMPTS - 1)
+    assert folder.read("case-2/flair.nii") == images[2].read_bytes()
+    proxy.spoil = spoiling(break_off)
+    with pytest.raises(DataError, match=r"\As3://bucket/set/case-2/flair\.nii: cannot be fetched, after 4 attempts: "):
+        folder.read("case-2/flair.nii")
+
+
+def test_a_look_that_is_refused_without_a_reason(proxy: Proxy, images: list[Path]) -> None:
+    """S3 answers HEAD, whose answers hold no text, with 400 alone where a session has expired."""
+
+    def expired(_method: str, _path: str, answer: Answer) -> None:
+        answer.refuse(400, "ExpiredToken")
+        answer.body = b""
+
+    proxy.spoil = expired
+    with pytest.raises(DataError, match=r"case-0/flair\.nii: S3 refuses \(400\): have the credentials expired\?"):
+        s3.S3Folder("s3://bucket/set").find("case-0/flair.nii")

@@ -6,11 +6,14 @@ import re
 import shutil
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import mlflow
 import nibabel as nib
+import numpy as np
 import optuna
 import pandas as pd
 import pytest
@@ -21,6 +24,8 @@ from mlproject import cli, config
 from mlproject.data import case_names
 from mlproject.data.case import Case, DataSettings
 from mlproject.data.cases import find_cases
+from mlproject.data.writing import EXTENSIONS, write_like
+from mlproject.errors import DataError
 from mlproject.stages import settings as stage_settings
 from mlproject.tracking import runs
 from mlproject.tracking.model_server import _text
@@ -203,3 +208,45 @@ def test_what_is_sent_to_a_server_says_nothing_of_the_header(hospital: Path) -> 
     assert b"Mustermann" in gzip.decompress(file.read_bytes()) and b"Mustermann" not in sent.to_bytes()
     assert not sent.header.extensions
     assert (sent.get_fdata() == nib.load(file).get_fdata()).all() and (sent.affine == nib.load(file).affine).all()
+
+
+def zipped(content: bytes, flags: int = 8) -> bytes:
+    """A gzip stream whose header holds what these flags say: a checksum of it, a field, a name, a comment."""
+    header = b"\x1f\x8b\x08" + bytes([flags]) + bytes(6)
+    for flag, part in ((4, b"\x0a\0Mustermann"), (8, b"Mustermann.nii\0"), (16, b"of Mustermann\0")):
+        header += part if flags & flag else b""
+    header += (zlib.crc32(header) % 2**16).to_bytes(2, "little") if flags & 2 else b""
+    return header + gzip.compress(content)[10:]
+
+
+@pytest.mark.parametrize("flags", [0, 2, 4, 8, 16, 8 | 16, 2 | 4 | 8 | 16])
+@pytest.mark.parametrize("parts", ["one", "joined", "first empty", "last empty"])
+def test_the_name_that_gzip_keeps_is_not_sent(parts: str, flags: int, tmp_path: Path) -> None:
+    scan = nib.Nifti1Image(np.random.default_rng(0).normal(size=(8, 8, 8)).astype("f4"), np.eye(4)).to_bytes()
+    file = tmp_path / "Mustermann.nii.gz"
+    cuts = {"one": [], "joined": [1000], "first empty": [0], "last empty": [len(scan)]}[parts]
+    edges = [0, *cuts, len(scan)]
+    file.write_bytes(b"".join(zipped(scan[a:b], flags) for a, b in pairwise(edges)))
+    sent = base64.b64decode(_text("dwi", file))
+    assert gzip.decompress(file.read_bytes()) == gzip.decompress(sent) == scan
+    assert b"Mustermann" not in sent and sent[3:8] == bytes(5)  # nor a date
+
+
+def test_what_is_no_nifti_file_is_not_sent(tmp_path: Path) -> None:
+    (tmp_path / "a.nii").write_bytes(b"Mustermann" + bytes(600))
+    with pytest.raises(DataError, match=r"^dwi a\.nii: is no NIfTI file"):
+        _text("dwi", tmp_path / "a.nii")
+    nib.save(nib.Nifti1Pair(np.zeros((4, 4, 4), "f4"), np.eye(4)), tmp_path / "b.img")
+    (tmp_path / "b.hdr").rename(tmp_path / "b.nii")
+    with pytest.raises(DataError, match=r"^dwi b\.nii: is the header of two files"):
+        _text("dwi", tmp_path / "b.nii")
+
+
+@pytest.mark.parametrize("extension", EXTENSIONS)
+def test_a_mask_keeps_no_name_of_a_file(extension: str, tmp_path: Path) -> None:
+    scan, mask = tmp_path / "Mustermann.nii.gz", tmp_path / f"Mustermann{extension}"
+    nib.save(nib.Nifti1Image(np.zeros((8, 8, 8), "f4"), np.eye(4)), scan)
+    write_like(np.ones((8, 8, 8), bool), scan, mask)
+    written = mask.read_bytes()
+    assert b"Mustermann" not in written and str(tmp_path).encode() not in written
+    assert all(written[place + 3] == 0 for place in [written.find(b"\x1f\x8b\x08")] if place >= 0)

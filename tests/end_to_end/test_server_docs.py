@@ -55,6 +55,13 @@ class Administrator:
         command = ["psql", "-d", "postgres", "-v", "ON_ERROR_STOP=1", "-tAc", statement]
         return subprocess.run(command, env=self.environment, capture_output=True, text=True, check=True).stdout
 
+    def open_to_all(self) -> str:
+        """The databases that any user of PostgreSQL may connect to, of those that the page makes."""
+        return self.sql(
+            "SELECT datname FROM pg_database WHERE datname ~ 'mlflow|studies' "
+            "AND has_database_privilege('public', datname, 'CONNECT')"
+        )
+
     @contextmanager
     def server(self) -> Iterator[None]:
         """Within, the page's server answers."""
@@ -106,6 +113,7 @@ def administrator(tmp_path: Path) -> Iterator[Administrator]:
 def test_the_page_is_followed(administrator: Administrator, monkeypatch: pytest.MonkeyPatch) -> None:
     for begins in ("install -d", "CREATE ROLE mlflow", "CREATE ROLE studies", "python -c", "PGPASSFILE="):
         administrator.follow(begins)
+    assert administrator.open_to_all() == ""
     admin = {
         "MLFLOW_TRACKING_URI": administrator.address,
         "MLFLOW_TRACKING_USERNAME": "admin",
@@ -138,6 +146,7 @@ def test_the_page_is_followed(administrator: Administrator, monkeypatch: pytest.
             "SELECT DISTINCT pg_get_userbyid(datdba) FROM pg_database WHERE datname LIKE 'mlflow%'"
         )
         assert owners.split() == ["mlflow"]
+        assert administrator.open_to_all() == ""
 
 
 def test_no_block_is_left_out() -> None:

@@ -16,7 +16,9 @@ import requests
 
 import lab as lab_of_the_tests
 from lab import Lab
+from lab_server.__main__ import say_how_to_use
 from lab_server.postgres import ADMIN, OWNER
+from lab_server.settings import settings_from_environment
 
 
 def refused(**given: str) -> str:
@@ -114,6 +116,22 @@ def test_what_it_prints_works_on_a_client(lab: Lab) -> None:
         ["bash", "-ec", command], env={**os.environ, "PATH": path}, capture_output=True, text=True, cwd="/"
     )
     assert done.returncode == 0 and "Default" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "host"),
+    [({}, "127.0.0.1"), ({"SERVER_HOST": "10.0.0.5"}, "10.0.0.5"), ({"SERVER_HOST": "0.0.0.0"}, socket.gethostname())],
+)
+@pytest.mark.parametrize("names", ["", "mlflow.example.org"])
+def test_the_address_that_it_prints_is_one_that_it_answers_under(
+    names: str, given: dict[str, str], host: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in {"SERVER_HOST": "", **given, "SERVER_PORT": "5005", "SERVER_ALLOWED_HOSTS": names}.items():
+        monkeypatch.setenv(name, value)
+    settings = settings_from_environment()
+    say_how_to_use(settings)
+    assert f"export MLFLOW_TRACKING_URI=http://{host}:5005\n" in capsys.readouterr().out
+    assert {f"{host}:5005", names or "localhost:5005"} <= set(settings.allowed_hosts.split(","))
 
 
 def children(lab: Lab) -> list[psutil.Process]:

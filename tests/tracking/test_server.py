@@ -7,14 +7,16 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import mlflow
 import pytest
 import requests
+from mlflow.server.auth.client import AuthServiceClient
 
 from free_port import free_port
 from lab import Lab
 from mlproject import cli
 from mlproject.errors import ModelError, TrackingError
-from mlproject.tracking import server
+from mlproject.tracking import runs, server
 from mlproject.tracking.model_server import ModelServer
 from mlproject.tracking.server import connect, tracking_errors
 
@@ -78,6 +80,46 @@ def test_netrc_lets_in(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", lab.address)
     connect()
+
+
+def test_a_wrong_password_in_mlflows_own_file(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".mlflow").mkdir()
+    words = "[mlflow]\nmlflow_tracking_username = admin\nmlflow_tracking_password = MARK of mine\n"
+    (tmp_path / ".mlflow" / "credentials").write_text(words)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    said = refusal(monkeypatch, lab.address)
+    assert "does not know the user 'admin' with this password: see " in said and "~/.mlflow/credentials" in said
+    assert "MARK" not in said
+
+
+def test_a_run_that_this_user_may_not_see_is_not_said_to_be_missing(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", lab.address)
+    log_in(monkeypatch, *lab.admin)
+    client, users = mlflow.MlflowClient(), AuthServiceClient(lab.address)
+    experiment = client.create_experiment("of others")
+    run_id = client.create_run(experiment).info.run_id
+    kept_out = users.create_role("default", "kept out")
+    users.add_role_permission(kept_out.id, "experiment", experiment, "DENY")
+    lab.add_user("mallory", "mallory's password")
+    users.assign_role("mallory", kept_out.id)
+    log_in(monkeypatch, "mallory", "mallory's password")
+    for hidden in (run_id, "0" * 32):  # MLflow does not tell which of them is there
+        with pytest.raises(
+            TrackingError, match=f"^{lab.address} shows this user no run '{hidden}': there is none, or "
+        ):
+            runs.find(hidden)
+    log_in(monkeypatch, "mallory", "MARK of mine")
+    with pytest.raises(TrackingError, match=f"^run {run_id} cannot be read: .* does not know the user 'mallory' with "):
+        runs.find(run_id)
+    log_in(monkeypatch, *lab.admin)
+    for missing in ("0" * 32, "no/id"):
+        with pytest.raises(TrackingError, match=f"^no run '{missing}' on {lab.address}: copy the id"):
+            runs.find(missing)
+
+
+def log_in(monkeypatch: pytest.MonkeyPatch, user: str, password: str) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", user)
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", password)
 
 
 def test_no_mlflow_server(no_mlflow: str, monkeypatch: pytest.MonkeyPatch) -> None:

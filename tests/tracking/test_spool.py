@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,9 @@ import pytest
 import requests
 from mlflow.exceptions import MlflowException, RestException
 
-from mlproject.errors import Interrupted, TrackingError
+from mlproject.errors import Interrupted, TrackingError, UndeliveredError
+from mlproject.stages import sync
+from mlproject.stages.settings import SyncSettings
 from mlproject.tracking import runs
 from mlproject.tracking.delivery import Delivery, deliver_first
 from mlproject.tracking.run_on_server import RunOnServer
@@ -345,6 +348,32 @@ def test_a_run_of_another_server_is_named_with_it(tracking: Path) -> None:
     (outcome,) = deliver_spools(tracking / "spools")
     assert (outcome.delivered, outcome.left, outcome.at_work) == (0, 1, False)
     assert "does not know this run: set MLFLOW_TRACKING_URI to http://the-lab:5000" in outcome.reason
+
+
+@pytest.mark.parametrize("refused", ["iterdir", "open"])
+def test_a_spool_of_another_user_is_named_and_the_others_are_delivered(
+    refused: str, tracking: Path, run_id: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a run in a container leaves it, whose user is root; the tests may be root's, too, whom nothing is refused."""
+    foreign, own = (tracking / "spool" / name for name in ("0" * 32, run_id))
+    for folder in (foreign, own):
+        entries(folder, lambda spool: spool.put("tags", {"tags": {"a": "1"}}))
+    usual = getattr(Path, refused)
+
+    def of_root(path: Path, *given: Any, **more: Any) -> Any:
+        if foreign in (path, *path.parents):
+            raise PermissionError(13, "Permission denied", str(path))
+        return usual(path, *given, **more)
+
+    monkeypatch.setattr(Path, refused, of_root)
+    advice = rf"{foreign} is not this user's \(Permission denied\): .*: sudo chown -R {os.getuid()} {foreign}"
+    with pytest.raises(UndeliveredError, match=rf"(1|uncounted) entries of 1 runs still wait in .*: {advice}"):
+        sync.run(SyncSettings(work_dir=str(tracking)))
+    assert mlflow.get_run(run_id).data.tags["a"] == "1" and not own.exists()
+    capsys.readouterr()
+    sync.deliver_what_waits(tracking / "spool")  # as every stage does before its work
+    said = " ".join(capsys.readouterr().err.split())
+    assert re.match(rf"warning: run {foreign.name}: 0 entries delivered, (1|perhaps some) wait: {advice}", said)
 
 
 def test_a_full_disk_is_said_and_what_was_there_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

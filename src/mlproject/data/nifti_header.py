@@ -69,12 +69,14 @@ def read_header(first: bytes) -> NiftiHeader | None:
 def without_text(file: bytes) -> bytes:
     """An uncompressed NIfTI file without what its header says in words, and without extensions; it is as long.
 
-    Description, names and extensions may identify the patient. Raises DataError as `read_header`; another format
-    stays as it is.
+    Description, names and extensions may identify the patient. Raises DataError as `read_header`, and for another
+    format: nobody knows what that says.
     """
     header = read_header(file[:HEADER_BYTES])
-    if header is None or header.pair:
-        return file
+    if header is None:
+        raise DataError("is no NIfTI file, whatever its name says")
+    if header.pair:
+        raise DataError("is the header of two files (.hdr and .img): give one .nii.gz or .nii file")
     for field in TEXTS:
         if field in header.raw:
             header.raw[field] = b""

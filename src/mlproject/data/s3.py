@@ -10,9 +10,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import boto3
+import botocore.session
 from botocore.config import Config
 from botocore.exceptions import (
     ClientError,
@@ -29,10 +30,13 @@ from mlproject.errors import DataError
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 CONNECTIONS = 16
 BLOCK = 2**20  # bytes
 ATTEMPTS = 4
-"""How often an object is begun; before, botocore itself repeats a request that the server refuses for now."""
+"""How often botocore sends a request, unless AWS_MAX_ATTEMPTS or ~/.aws say otherwise; and how often an object is
+begun whose content breaks off or is damaged."""
 FIRST_WAIT_SECONDS = 1.0
 """Before the second attempt; it doubles."""
 PASSING = (HTTPClientError, ConnectionError, IncompleteReadError, FlexibleChecksumError)
@@ -80,8 +84,13 @@ class S3Folder:
         return BucketObject(endpoint, self.bucket, self.prefix + name, head["ContentLength"], etag)
 
     def read(self, name: str) -> bytes:  # noqa: D102
-        with in_words(self.locate(name)):
-            return bytes(self.client.get_object(Bucket=self.bucket, Key=self.prefix + name)["Body"].read())
+        def once() -> bytes:
+            with in_words(self.locate(name)):
+                body = self.client.get_object(Bucket=self.bucket, Key=self.prefix + name)["Body"]
+                with _in_passing():  # botocore repeats what it asks, and not what it reads of the answer
+                    return bytes(body.read())
+
+        return _in_attempts(self.locate(name), once)
 
     def write(self, name: str, content: bytes) -> None:  # noqa: D102
         with in_words(self.locate(name)):
@@ -100,13 +109,15 @@ class S3Folder:
 
 def client() -> Any:
     """A client for several threads; raises what boto3 raises."""
+    core = botocore.session.Session()
+    attempts = core.get_config_variable("max_attempts") or ATTEMPTS
     config = Config(
         connect_timeout=10,
         read_timeout=60,
-        retries={"mode": "standard"},  # how often, says AWS_MAX_ATTEMPTS
+        retries={"mode": "standard", "total_max_attempts": attempts},
         max_pool_connections=2 * CONNECTIONS,  # a thread may ask for the size of a part meanwhile
     )
-    return boto3.Session().client("s3", config=config)
+    return boto3.Session(botocore_session=core).client("s3", config=config)
 
 
 def download(s3: Any, source: BucketObject, file: Path, is_stopped: Callable[[], bool] = lambda: False) -> bool:
@@ -130,16 +141,21 @@ def download(s3: Any, source: BucketObject, file: Path, is_stopped: Callable[[],
         Stopped: `is_stopped` said so.
         OSError: the file cannot be written.
     """
+    return _in_attempts(source.uri, lambda: _download_once(s3, source, file, is_stopped), is_stopped)
+
+
+def _in_attempts(uri: str, once: Callable[[], T], is_stopped: Callable[[], bool] = lambda: False) -> T:
+    """What `once` returns, which may raise _InPassing; raises DataError where it does so each time."""
     for attempt in range(1, ATTEMPTS):
         try:
-            return _download_once(s3, source, file, is_stopped)
+            return once()
         except _InPassing as error:
-            logger.debug("%s: attempt %d: %s", source.uri, attempt, error)
+            logger.debug("%s: attempt %d: %s", uri, attempt, error)
         _wait(FIRST_WAIT_SECONDS * 2 ** (attempt - 1) * random.uniform(0.5, 1), is_stopped)
     try:
-        return _download_once(s3, source, file, is_stopped)
+        return once()
     except _InPassing as error:
-        raise DataError(f"{source.uri}: cannot be fetched, after {ATTEMPTS} attempts: {error}") from error
+        raise DataError(f"{uri}: cannot be fetched, after {ATTEMPTS} attempts: {error}") from error
 
 
 def _download_once(s3: Any, source: BucketObject, file: Path, is_stopped: Callable[[], bool]) -> bool:

@@ -18,6 +18,7 @@ CHANGED = "it was changed while the data set was read: start again when it is co
 ADVICE = {
     "NoSuchBucket": "there is no such bucket",
     "NoSuchKey": "there is no such object",
+    "400": "have the credentials expired? Sign in again (S3 gives no reason where it is asked for a state alone)",
     "404": "there is no such bucket or object",
     "403": DENIED,
     "AccessDenied": DENIED,

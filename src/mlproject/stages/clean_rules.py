@@ -12,6 +12,7 @@ from typing import Any
 from mlproject.data import copies
 from mlproject.data.case_keys import NOTES
 from mlproject.data.objects import OBJECTS
+from mlproject.errors import TrackingError
 from mlproject.stages.settings import SPOOL
 from mlproject.tracking.spool import waiting
 from mlproject.training.job import BEST, LAST
@@ -171,7 +172,10 @@ def _undelivered(path: Path, folder: Path) -> Item:
     """What a run has logged and its server has not got: nowhere else to be had."""
     if path.is_symlink() or not path.is_dir() or not RUN.fullmatch(path.name):
         return _unknown(path, folder)
-    left = waiting(path)
+    try:
+        left = waiting(path)
+    except TrackingError as error:  # of another user
+        return _item(path, "not delivered", f"of run {path.name[:8]}", needed=True, reason=str(error))
     reason = f"{left} entries wait for the server: `python src/run.py sync`" if left else "nothing waits: small"
     return _item(path, "not delivered", f"of run {path.name[:8]}", needed=True, reason=reason)
 

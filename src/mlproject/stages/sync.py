@@ -25,9 +25,9 @@ def run(settings: SyncSettings) -> dict[str, Any]:
         "delivered": {outcome.run_id: outcome.delivered for outcome in outcomes},
         "left": {outcome.run_id: outcome.left for outcome in outcomes if outcome.left},
     }
-    left = [outcome for outcome in outcomes if outcome.left and not outcome.at_work]
+    left = [outcome for outcome in outcomes if outcome.reason and not outcome.at_work]
     if left:
-        entries = sum(outcome.left for outcome in left)
+        entries = sum(outcome.left for outcome in left) or "uncounted"
         raise UndeliveredError(
             f"{entries} entries of {len(left)} runs still wait in {settings.spool_path}, the first because of this: "
             f"{left[0].reason}"
@@ -45,5 +45,5 @@ def deliver_what_waits(spools: Path) -> None:
 
 
 def _in_words(outcome: Outcome) -> str:
-    left = f", {outcome.left} wait: {outcome.reason}" if outcome.left else ""
+    left = f", {outcome.left or 'perhaps some'} wait: {outcome.reason}" if outcome.reason else ""
     return f"run {outcome.run_id}: {outcome.delivered} entries delivered{left}"

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import time
+import zlib
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -14,7 +15,7 @@ from urllib.parse import urlsplit
 import requests
 
 from mlproject.data.case import Case
-from mlproject.data.image_files import GZIP_MAGIC, decompressed
+from mlproject.data.image_files import GZIP, GZIP_MAGIC, decompressed
 from mlproject.data.nifti_header import without_text
 from mlproject.errors import DataError, ModelError, SettingsError
 from mlproject.tracking.answers import Answer, Params, about, request_files
@@ -23,6 +24,8 @@ TOKEN_VARIABLE = "STROKE_LESION_SERVER_TOKEN"
 ROUTE = "/invocations"
 WAITS_S = (1.0, 2.0, 4.0)
 """Between one try to reach the server and the next."""
+NAMELESS = GZIP_MAGIC + b"\x08" + bytes(6) + b"\xff"
+"""A gzip header without the file's name, a comment or a date."""
 OUT_OF_ORDER = (502, 503)
 """What a proxy answers while the server behind it starts or is away."""
 
@@ -150,7 +153,7 @@ class ModelServer:
 
 
 def _text(channel: str, file: Path) -> str:
-    """An image as a request holds it, without what its header says in words: that may identify the patient."""
+    """An image as a request holds it, without what its headers say in words: that may identify the patient."""
     content = file.read_bytes()
     try:
         plain = b"".join(decompressed([content])) if content.startswith(GZIP_MAGIC) else content
@@ -158,8 +161,28 @@ def _text(channel: str, file: Path) -> str:
     except DataError as error:
         raise DataError(f"{channel} {file.name}: {error}") from error
     if bare != plain:
-        content = gzip.compress(bare, 1)
+        content = gzip.compress(bare, 1, mtime=0)
+    elif content.startswith(GZIP_MAGIC):
+        content = _nameless(content, plain)
     return base64.b64encode(content).decode()
+
+
+def _nameless(content: bytes, plain: bytes) -> bytes:
+    """A gzip file without the name that its file had, which gzip and pigz write into it; `plain`: decompressed.
+
+    Where it can be, only its header is changed: to compress a large scan again takes seconds.
+    """
+    end = zlib.crc32(plain).to_bytes(4, "little") + (len(plain) % 2**32).to_bytes(4, "little")
+    begins = zlib.decompressobj(zlib.MAX_WBITS | GZIP).decompress(content, 1)
+    if not (begins and content.endswith(end)):  # several streams in a row, each with a header
+        return gzip.compress(plain, 1, mtime=0)
+    flags, start = content[3], 10
+    if flags & 4:  # a field of its own
+        start += 2 + int.from_bytes(content[10:12], "little")
+    for flag in (8, 16):  # name and comment
+        if flags & flag:
+            start = content.index(0, start) + 1
+    return NAMELESS + content[start + (2 if flags & 2 else 0) :]  # a checksum of the header
 
 
 def _with_token(request: requests.PreparedRequest, token: str) -> requests.PreparedRequest:

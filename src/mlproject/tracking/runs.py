@@ -23,7 +23,7 @@ from mlproject.errors import SettingsError, TrackingError, UndeliveredError
 from mlproject.tracking import experiment_page, keep_killed, patience
 from mlproject.tracking.patience import CREATION_TAG
 from mlproject.tracking.run import Run, as_parameters
-from mlproject.tracking.server import public_uri
+from mlproject.tracking.server import public_uri, refusal
 from mlproject.tracking.settings import TrackingSettings
 from mlproject.tracking.spool import Spool
 from mlproject.tracking.system_metrics import SystemMetrics
@@ -36,6 +36,10 @@ SECONDS_TO_STOP = 10.0
 three runs, each of which may wait some seconds more for a server that says nothing."""
 SOON = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
 """Attempts and seconds of MLflow's calls in a process that nobody waits for."""
+NO_RUN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+"""MLflow's error codes for an id that no run has, and for one that none can have."""
+HIDDEN = "PERMISSION_DENIED"
+"""A server with users says so of a run that is not there, too, lest anybody find out which are."""
 _opened_by_launcher = ""
 
 
@@ -315,12 +319,19 @@ def child(parent_id: str, stage: str) -> mlflow.entities.Run | None:
 
 
 def find(run_id: str) -> mlflow.entities.Run:
-    """A run by its id. Raises TrackingError where there is none, or the server is away."""
+    """A run by its id. Raises TrackingError where there is none, or the server is away or refuses."""
     try:
         return mlflow.MlflowClient().get_run(run_id)
     except MlflowException as error:
         if patience.given_up():
             raise TrackingError(f"run {run_id} cannot be read: {error.message.splitlines()[0]}") from error
+        if error.error_code == HIDDEN:
+            raise TrackingError(
+                f"{public_uri()} shows this user no run {run_id!r}: there is none, or its experiment may not be read. "
+                "Copy the id from the MLflow UI; if it is right, ask the server's administrator for READ"
+            ) from error
+        if error.error_code not in NO_RUN:
+            raise TrackingError(f"run {run_id} cannot be read: {refusal(error)}") from error
         raise TrackingError(
             f"no run {run_id!r} on {public_uri()}: copy the id from the MLflow UI, or set "
             "MLFLOW_TRACKING_URI to the server that has it"

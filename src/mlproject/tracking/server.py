@@ -13,6 +13,7 @@ import requests
 import sqlalchemy
 from mlflow.exceptions import MlflowException
 from mlflow.tracking._tracking_service.utils import get_default_host_creds  # type: ignore[attr-defined]
+from mlflow.utils.credentials import read_mlflow_creds
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
@@ -43,10 +44,10 @@ def connect() -> None:
             mlflow.MlflowClient().search_experiments(max_results=1)
             mend_source()
     except MlflowException as error:
-        raise TrackingError(_refusal(error)) from error
+        raise TrackingError(refusal(error)) from error
 
 
-def _refusal(error: MlflowException) -> str:
+def refusal(error: MlflowException) -> str:
     """Why the server does not do what it is asked for, and what to do."""
     server, text = public_uri(), error.message
     # MLflow's own server, which knows no tokens, fails on one where it remembers passwords for a while.
@@ -66,10 +67,13 @@ def _refusal(error: MlflowException) -> str:
 
 
 def _unknown_user() -> str:
-    user, token = (os.environ.get(f"MLFLOW_TRACKING_{name}") for name in ("USERNAME", "TOKEN"))
-    if user and os.environ.get("MLFLOW_TRACKING_PASSWORD"):
-        return f"does not know the user {user!r} with this password: see MLFLOW_TRACKING_USERNAME and _PASSWORD"
-    if token:
+    given = read_mlflow_creds()  # of the environment, or of ~/.mlflow/credentials
+    if given.username and given.password:
+        return (
+            f"does not know the user {given.username!r} with this password: see MLFLOW_TRACKING_USERNAME and "
+            "_PASSWORD, or ~/.mlflow/credentials where they are not set"
+        )
+    if os.environ.get("MLFLOW_TRACKING_TOKEN"):
         return "does not accept this token: see MLFLOW_TRACKING_TOKEN"
     return (
         "asks who you are: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, or "

@@ -225,8 +225,14 @@ def read_entry(folder: Path) -> Entry:
 
 
 def waiting(folder: Path) -> int:
-    """How many entries a spool's folder holds, those set aside too; it need not be open."""
-    return len(_names_in(folder)) + refused(folder)
+    """How many entries a spool's folder holds, those set aside too; it need not be open.
+
+    Raises TrackingError where this user may not look into it.
+    """
+    try:
+        return len(_names_in(folder)) + refused(folder)
+    except PermissionError as error:
+        raise _of_another_user(folder, error) from error
 
 
 def refused(folder: Path) -> int:
@@ -235,8 +241,13 @@ def refused(folder: Path) -> int:
 
 
 def spools_in(folder: Path) -> list[Path]:
-    """The folders of all spools below `work_dir/spool`."""
-    return sorted(path for path in folder.glob("*") if path.is_dir())
+    """The folders of all spools below `work_dir/spool`. Raises TrackingError where this user may not look into it."""
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_dir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except PermissionError as error:
+        raise _of_another_user(folder, error) from error
 
 
 def _names_in(folder: Path) -> list[str]:
@@ -279,7 +290,16 @@ def _write_whole(path: Path, text: str) -> None:
     draft.replace(path)
 
 
+def _of_another_user(folder: Path, error: PermissionError) -> TrackingError:
+    return TrackingError(
+        f"{folder} is not this user's ({error.strerror}): another one has made it, perhaps root in a container. Give "
+        f"the same command as that user, or take it over: sudo chown -R {os.getuid()} {folder}"
+    )
+
+
 def _cannot_keep(folder: Path, error: OSError) -> TrackingError:
+    if isinstance(error, PermissionError):
+        return _of_another_user(folder if os.path.lexists(folder) else folder.parent, error)
     # Of a folder that was copied in vain, the reason of its first file.
     reason = error.args[0][0][2] if isinstance(error, shutil.Error) else error.strerror or str(error)
     return TrackingError(

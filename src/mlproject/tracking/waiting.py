@@ -7,6 +7,7 @@ from pathlib import Path
 import mlflow
 from mlflow.exceptions import MlflowException
 
+from mlproject.errors import TrackingError
 from mlproject.tracking import patience
 from mlproject.tracking.delivery import deliver_first, in_a_line
 from mlproject.tracking.run_on_server import RunOnServer
@@ -25,7 +26,7 @@ class Outcome:
     Attributes:
         run_id: whose it is.
         delivered: entries that the server has now.
-        left: entries that still wait.
+        left: entries that still wait, as far as this user may count them.
         reason: why.
         at_work: another process is at work with the run, and delivers them.
     """
@@ -40,14 +41,17 @@ class Outcome:
 def deliver_spools(spools: Path, refused_too: bool = False) -> Iterator[Outcome]:
     """Deliver what waits below `work_dir/spool`, run by run; `refused_too`: what a server refused once, too."""
     for folder in spools_in(spools):
-        if before := waiting(folder):
-            try:
-                with patience.at_most(patience.SECONDS_TO_BRIDGE):
-                    at_work, reason = False, _deliver(Spool(folder, server=""), refused_too)
-            except SpoolBusyError as error:
-                at_work, reason = True, str(error)
-            left = waiting(folder)
-            yield Outcome(folder.name, before - left, left, reason, at_work)
+        before, at_work = 0, False
+        try:
+            before = waiting(folder)
+            if not before:
+                continue
+            with patience.at_most(patience.SECONDS_TO_BRIDGE):
+                reason = _deliver(Spool(folder, server=""), refused_too)
+        except TrackingError as error:  # about this one alone: the others are delivered
+            at_work, reason = isinstance(error, SpoolBusyError), str(error)
+        left = waiting(folder) if before else 0
+        yield Outcome(folder.name, before - left, left, reason, at_work)
 
 
 def _deliver(spool: Spool, refused_too: bool) -> str:

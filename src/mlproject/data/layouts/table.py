@@ -38,8 +38,8 @@ def find(settings: DataSettings, labelled: bool) -> list[Case]:
         if not wrong:
             images = {c: files[c.lower()] for c in settings.channels if c.lower() in files}
             split = next((name for name in get_args(SplitName) if name == row.get("split")), None)
-            patient, named = row.get("patient", row["case"]), "patient" in row
-            cases.append(Case(row["case"], images, files.get("label"), patient, split, patient_named=named))
+            patient, has_patient = row.get("patient", row["case"]), "patient" in row
+            cases.append(Case(row["case"], images, files.get("label"), patient, split, patient_named=has_patient))
     refuse_faults(table, faults, "Each row needs a case of its own and files that exist", cases)
     return cases
 

@@ -44,8 +44,8 @@ def test_what_either_has_seen_is_left_out_or_said() -> None:
         return compare._names_to_measure(a, b, EvaluateSettings(model="a", compare="b", cases=kept))
 
     assert measured("unseen") == (names[2:], ["2 of 3 cases left out: A or B was trained or tuned on them."])
-    kept, (note,) = measured("all")
-    assert kept == names
+    kept, (note, of_one_patient) = measured("all")
+    assert kept == names and of_one_patient.startswith("The 3 cases are of 1 patient: ")
     assert note.startswith(
         "Not an estimate for new patients: A was trained or tuned on 2 and B was trained or tuned on 1"
     )

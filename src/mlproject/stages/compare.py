@@ -59,7 +59,7 @@ def run(settings: EvaluateSettings) -> dict[str, Any]:
     """Compare `settings.model` (A) with `settings.compare` (B), two URIs, in an MLflow run of its own."""
     a, b = _contestant(settings.model, settings, A), _contestant(settings.compare, settings, B)
     names, notes = _names_to_measure(a, b, settings)
-    notes += [*scans_of_one_patient([a.patients[name] for name in names]), *a.notes, *b.notes]
+    notes += [*a.notes, *b.notes]
     of_a, of_b = (", ".join(model.segmenter.description.channels) for model in (a, b))
     show_measured(settings, of_a if of_a == of_b else f"{A} {of_a}; {B} {of_b}", len(names))
     run_id = runs.given_run_id("")
@@ -166,7 +166,7 @@ def _named(contestant: Contestant) -> str:
 
 
 def _names_to_measure(a: Contestant, b: Contestant, settings: EvaluateSettings) -> tuple[list[str], list[str]]:
-    """The cases that neither model has seen, or all, and what to say of those that one has seen."""
+    """The cases that neither model has seen, or all, and what a reader must know of them."""
     names = [name for name in a.cases if name in b.cases]
     for name in names:
         _refuse_other_grid(a.cases[name], b.cases[name])
@@ -176,7 +176,8 @@ def _names_to_measure(a: Contestant, b: Contestant, settings: EvaluateSettings) 
         for letter, model in ((A, a), (B, b))
     }
     if settings.cases == "all":
-        return names, seen_cases({letter: len(seen) for letter, seen in seen_by.items()}, len(names))
+        notes = seen_cases({letter: len(seen) for letter, seen in seen_by.items()}, len(names))
+        return names, notes + scans_of_one_patient([a.patients[name] for name in names])
     unseen = [name for name in names if name not in seen_by[A] and name not in seen_by[B]]
     if not unseen:
         raise DataError(
@@ -185,7 +186,7 @@ def _names_to_measure(a: Contestant, b: Contestant, settings: EvaluateSettings) 
         )
     left_out = len(names) - len(unseen)
     notes = [f"{left_out} of {len(names)} cases left out: A or B was trained or tuned on them."] if left_out else []
-    return unseen, notes
+    return unseen, notes + scans_of_one_patient([a.patients[name] for name in unseen])
 
 
 def _refuse_other_grid(a: PreparedCase, b: PreparedCase) -> None:

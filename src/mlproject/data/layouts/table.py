@@ -42,8 +42,8 @@ def find(settings: DataSettings, labelled: bool) -> list[Case]:
             images = {c: files[c.lower()] for c in settings.channels if c.lower() in files}
             split = next((name for name in get_args(SplitName) if name == row.get("split")), None)
             label = file if (file := files.get("label")) and file.is_file() else None
-            patient, is_named = row.get("patient", row["case"]), "patient" in row
-            cases.append(Case(row["case"], images, label, patient, split, patient_named=is_named))
+            patient, has_patient = row.get("patient", row["case"]), "patient" in row
+            cases.append(Case(row["case"], images, label, patient, split, patient_named=has_patient))
     refuse_faults(table, faults, "Each row needs a case of its own and files that exist", cases)
     return cases
 

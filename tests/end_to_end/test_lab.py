@@ -16,6 +16,7 @@ import pytest
 
 import git_server
 import postgres
+import s3
 from end_to_end.conftest import PROJECT, TINY
 from lab import Lab
 from lab_server.postgres import ADMIN, DATABASES
@@ -130,6 +131,13 @@ def test_every_stage_on_the_labs_server(place: Place, monkeypatch: pytest.Monkey
         pairs = [word for name, value in place.settings.items() for word in (f"--{name}", value)]
         again = [*work, "--data.root", str(place.data)]
         place.stage("describe", "--data.root", str(place.data))
+        monkeypatch.setattr(s3, "KEY", SECRETS["AWS_ACCESS_KEY_ID"])
+        monkeypatch.setattr(s3, "SECRET", SECRETS["AWS_SECRET_ACCESS_KEY"])
+        program = s3.program()
+        assert program is not None
+        with s3.server(program, place.data.parent) as bucket:
+            given = s3.environment(bucket)
+            place.stage("describe", "--data.root", f"s3://{place.data.name}", *work, "--debug", **given)
         place.stage("train", *pairs, MLFLOW_TRACKING_URI=place.lab.address)  # the password is in .netrc
         train = place.client(monkeypatch).search_runs(
             [place.client(monkeypatch).get_experiment_by_name("stroke-lesion").experiment_id], "tags.stage = 'train'"

@@ -54,6 +54,14 @@ def below(parent: object) -> list[mlflow.entities.Run]:
     return list(client.search_runs(experiments, f"tags.`mlflow.parentRunId` = '{parent}'", order_by=["start_time"]))
 
 
+def logged_twice(run: mlflow.entities.Run) -> list[str]:
+    """Which metrics have a step twice, and the models beside the first one."""
+    client, run_id = mlflow.MlflowClient(), run.info.run_id
+    steps = {name: [p.step for p in client.get_metric_history(run_id, name)] for name in run.data.metrics}
+    models = client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run_id}'")
+    return [name for name, known in steps.items() if len(known) > len(set(known))] + [m.model_id for m in models[1:]]
+
+
 def artifact(run_id: object, name: str) -> Path:
     return Path(mlflow.MlflowClient().download_artifacts(str(run_id), name))
 
@@ -80,9 +88,10 @@ def test_every_case_is_tested_once_and_the_folds_answer_as_one(
 
     def stopped_once(*arguments: object) -> object:
         tunings.append(arguments)
-        if len(tunings) == 2:
+        tuned = tune(*arguments)  # type: ignore[arg-type]
+        if len(tunings) == 2:  # all is logged, and the run not closed
             raise Interrupted("stopped", 2)
-        return tune(*arguments)  # type: ignore[arg-type]
+        return tuned
 
     monkeypatch.setattr(train, "train", counted)
     monkeypatch.setattr(postprocess, "postprocess", stopped_once)
@@ -105,6 +114,7 @@ def test_every_case_is_tested_once_and_the_folds_answer_as_one(
     for fold in folds:
         stages = [run.data.tags["stage"] for run in below(fold.info.run_id)]
         assert stages == ["train", "postprocess", "evaluate"]
+        assert not [doubled for run in below(fold.info.run_id) for doubled in logged_twice(run)]
 
     table = pd.read_csv(artifact(parent.info.run_id, "out_of_fold/cases.csv"))
     own = table[table["chosen"]]

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import mlflow
 import pandas as pd
 import pytest
 import yaml
@@ -130,6 +131,41 @@ def test_main_went_on_with_is_refused_with_other_settings(workplace: Workplace) 
     assert "training.learning_rate: 0.005 then, 0.5 now" in done.stderr
     again = workplace.run(workplace.stage_command("main", training__resume=parent))
     assert again.returncode == 0 and f"run {parent} is complete" in again.stdout.replace("\n", "")
+
+
+@pytest.mark.parametrize("stopped_in", ["Test", "the challenge"])
+def test_main_gone_on_with_is_as_if_it_had_never_been_stopped(
+    workplace: Workplace, stopped_in: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, (parent, *_) = workplace.client(), workplace.runs("main")
+    stages = {stage: workplace.runs(stage)[0].info.run_id for stage in ("train", "postprocess", "evaluate")}
+    before = record(workplace, parent.info.run_id, *stages.values())
+    client.delete_tag(parent.info.run_id, "champion")  # the last thing that is done
+    if stopped_in == "Test":
+        client.update_run(stages["evaluate"], status="KILLED")
+    ended = {stage: client.get_run(run_id).info.end_time for stage, run_id in stages.items()}
+    monkeypatch.chdir(workplace.folder)
+    mlflow.set_tracking_uri(f"sqlite:///{workplace.folder / 'mlflow.db'}")
+    assert cli.main(workplace.stage_command("main", training__resume=parent.info.run_id)[2:]) == 0
+    assert record(workplace, parent.info.run_id, *stages.values()) == before
+    done_again = [stage for stage, run_id in stages.items() if client.get_run(run_id).info.end_time != ended[stage]]
+    assert done_again == (["evaluate"] if stopped_in == "Test" else [])
+    below = client.search_runs([parent.info.experiment_id], f"tags.mlflow.parentRunId = '{parent.info.run_id}'")
+    assert len(below) == len(stages)
+
+
+def record(place: Workplace, *run_ids: str) -> list[tuple[object, ...]]:
+    """Of each run its status, all that was ever logged of its metrics, and its models."""
+    client, found = place.client(), []
+    for run_id in run_ids:
+        run = client.get_run(run_id)
+        curves = {
+            name: [(p.step, p.value, p.timestamp) for p in client.get_metric_history(run_id, name)]
+            for name in run.data.metrics
+        }
+        models = client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run_id}'")
+        found.append((run.info.status, curves, [model.model_id for model in models]))
+    return found
 
 
 def test_every_entry_point_is_declared() -> None:

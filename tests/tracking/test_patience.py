@@ -6,13 +6,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow
 import pytest
 
+from faults.conftest import wait_until
 from mlflow_server import Server
-from mlproject.errors import TrackingError
+from mlproject.errors import TrackingError, UndeliveredError
 from mlproject.prediction.segmenter import Segmenter
 from mlproject.tracking import patience, registry, runs
 from mlproject.tracking.delivery import deliver_first
@@ -194,6 +196,28 @@ def test_an_entry_that_alone_fails_is_set_aside_and_what_is_behind_it_delivered(
     before.spoil = lambda *_: None
     (again,) = deliver_spools(tmp_path / "spools", refused_too=True)
     assert (again.delivered, again.left) == (1, 0)
+    assert Path(client.download_artifacts(run.id, note.path, str(tmp_path))).read_text().startswith("delivered later")
+
+
+def test_what_is_refused_for_good_is_said_at_once_and_ends_the_command_only_at_its_end(
+    tmp_path: Path, before: Proxy, caplog: pytest.LogCaptureFixture
+) -> None:
+    before.spoil, spools = refusing(413, "poison.txt"), tmp_path / "spools"
+    went_on = ""
+    with (
+        pytest.raises(UndeliveredError, match=r"1 entries that run .* wait in .* \(refused by the server\)"),
+        runs.open_run(QUICK, "a", "main", spools=spools) as parent,
+    ):
+        with runs.open_run(QUICK, "b", "train", parent=parent, spools=spools) as child:
+            child.log_text("x", "poison.txt")
+        went_on = caplog.text
+        parent.tag(a="1")
+    assert f"entries that run {child.id} has logged wait" in went_on
+    client = mlflow.MlflowClient()
+    found = [client.get_run(run.id) for run in (parent, child)]
+    assert [run.info.status for run in found] == ["FINISHED"] * 2 and found[0].data.tags["a"] == "1"
+    assert found[1].data.tags["mlflow.refused"].startswith("not taken by the server: 00000001-artifacts (413")
+    assert not runs._refused_here  # the next command of this process knows nothing of it
 
 
 @pytest.mark.parametrize(
@@ -219,3 +243,27 @@ def test_in_an_outage_nothing_is_set_aside(
         for _ in range(3):
             deliver_first(spool, on_server.take, enough=AT_ONCE)
     assert spool.aside == 0 and waiting(tmp_path / run.id) >= 1
+
+
+def test_the_machines_load_is_logged_through_an_outage_and_gone_on_with_no_step_is_there_twice(
+    tmp_path: Path, before: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.05")
+    monkeypatch.setattr(patience, "SECONDS_TO_BRIDGE", 0.1)
+    settings, spools = TrackingSettings(wait_s=0), tmp_path / "spools"
+
+    def steps() -> list[int]:
+        client = mlflow.MlflowClient()
+        return [point.step for point in client.get_metric_history(run.id, "system/cpu_utilization_percentage")]
+
+    with pytest.raises(UndeliveredError), runs.open_run(settings, "a", "train", spools=spools) as run:
+        wait_until(steps)
+        before.spoil = refusing(503)
+        wait_until(lambda: waiting(spools / run.id) > 5)
+    before.spoil = lambda *_: None
+    settings = replace(settings, wait_s=60)
+    with runs.open_run(settings, "a", "train", run_id=run.id, spools=spools):
+        delivered = len(steps())
+        wait_until(lambda: len(steps()) > delivered + 2)
+    found = steps()
+    assert delivered > 5 and found == list(range(len(found)))

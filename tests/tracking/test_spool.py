@@ -259,7 +259,22 @@ def test_a_damaged_entry_stops_nothing_and_is_kept(tmp_path: Path) -> None:
     delivered: list[str] = []
     take: Callable[[Entry], None] = lambda entry: delivered.append(entry.kind)  # noqa: E731
     assert deliver_first(spool, take) == deliver_first(spool, take) == ""
-    assert delivered == ["second"] and spool.aside == 1
+    assert delivered == ["tags", "artifacts", "second"] and spool.aside == 1  # the first two tell of it
+
+
+def test_what_is_said_of_a_refused_entry_is_put_right_where_the_server_takes_it_after_all(tmp_path: Path) -> None:
+    spool, failures, said = Spool(tmp_path / "run", ""), iter([_http(500)]), list[str]()
+    spool.put("first", {})
+
+    def take(entry: Entry) -> None:
+        if entry.kind == "tags":
+            said.append(entry.values["tags"]["mlflow.refused"])
+        if entry.kind == "first" and (error := next(failures, None)):
+            raise error
+
+    assert deliver_first(spool, take, enough=(1, 0.0)) == "of a proxy"  # and at that moment the bucket is back
+    assert deliver_first(spool, take) == "" and len(spool) == spool.aside == 0
+    assert said == ["tried once more: 00000001-first (of a proxy)", "delivered later: 00000001-first"]
 
 
 def test_a_delivery_waits_for_the_server_and_ends_where_it_does_not_come(tmp_path: Path) -> None:
@@ -320,6 +335,15 @@ def test_delivered_twice_it_is_there_once(tracking: Path, run_id: str) -> None:
     assert [file.path for file in client.list_artifacts(run_id, "images")] == ["images/case+step+7+timestamp+1+x.png"]
     assert Path(client.download_artifacts(run_id, "checkpoints/last.pt")).read_text() == "20"
     assert client.get_run(run_id).data.tags["checkpoint_step"] == "20"
+
+
+def test_a_result_that_is_calculated_again_is_there_once_and_another_one_beside_it(tracking: Path, run_id: str) -> None:
+    on_server, folder = RunOnServer(run_id), tracking / "entry"
+    for number, dice in enumerate((0.5, 0.5, 0.6, 0.5)):
+        points = [Point(step, 1000 + number, {"test/dice": dice}).to_dict() for step in (0, 1)]
+        on_server.take(Entry(folder, "results", {"points": points, "measured": {}}))
+    history = mlflow.MlflowClient().get_metric_history(run_id, "test/dice")
+    assert [point.value for point in history if point.step == 1] == [0.5, 0.6, 0.5]
 
 
 def test_a_run_that_is_gone_on_with_keeps_the_parameters_that_it_began_with(tracking: Path, run_id: str) -> None:

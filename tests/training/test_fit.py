@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -106,6 +107,23 @@ def test_stopped_and_resumed_is_never_stopped(tmp_path: Path, stop_after: int, w
         (p.step, tuple(p.metrics)) for e in whole for p in e.points
     )
     assert resumed[-1].validation_dice == whole[-1].validation_dice
+
+
+def test_stopped_within_a_large_validation_case_it_leaves_it_between_two_windows(tmp_path: Path) -> None:
+    whole = epochs(tiny.job(tmp_path / "whole"))
+    job, windows = tiny.job(tmp_path / "parts"), list[str]()
+
+    def large(network: torch.nn.Module, case: PreparedCase, device: torch.device) -> CaseValidation:
+        for _ in range(100):
+            found = tiny.soft_dice(network, case, device)
+            windows.append(case.name)
+        return found
+
+    last_case = replace(job, validate=large, validation_cases=partial(tiny.cases, [11]))
+    (*_, stopped) = fit(last_case, lambda: len(windows) >= 3)
+    assert isinstance(stopped, Epoch) and stopped.stopped and stopped.step == 6 and len(windows) == 3
+    assert [epoch.validation_dice for epoch in epochs(job)[-2:]] == [epoch.validation_dice for epoch in whole]
+    assert_equal(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
 
 
 def test_finished_fit_is_not_trained_on(tmp_path: Path) -> None:

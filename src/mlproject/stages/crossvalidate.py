@@ -34,8 +34,6 @@ from mlproject.tracking.server import connect
 STAGE, FOLD = "crossvalidate", "fold"
 ENSEMBLE_TAG = "ensemble"
 ANOTHER = "give another name as study"
-# Unlike in a run of `main`, what is tuned is not tuned again.
-MAY_CHANGE = (*(name for name in train.MAY_CHANGE if not name.startswith("crf")), "crf_search.processes")
 
 
 def run(settings: CrossValidationSettings) -> dict[str, Any]:
@@ -50,7 +48,7 @@ def run(settings: CrossValidationSettings) -> dict[str, Any]:
     whole = replace(datasets[0], split=Split((), (), names), digest=digest_of(datasets[0].load(names)))
     run_id = runs.given_run_id(settings.training.resume or runs.newest(settings.tracking, STAGE, study=settings.study))
     if run_id:
-        runs.refuse_other_settings(run_id, settings, MAY_CHANGE, ANOTHER)
+        runs.refuse_other_settings(run_id, settings, postprocess.MAY_CHANGE, ANOTHER)
         runs.refuse_other_data(run_id, whole.digest, ANOTHER)
     name = f"{STAGE} {settings.study}"
     with (

@@ -190,6 +190,26 @@ def _origin(described: ModelDescription) -> str:
     return "tuned on the validation cases"
 
 
+def results_of(run_id: str, settings: Experiment) -> Results | None:
+    """What an evaluation that is finished has found, from its artifacts; None where they are not there."""
+    measured = rows_of(run_id)
+    if measured is None:
+        return None
+    rows, chosen = measured
+    tables = {str(variant): table.drop(columns="variant") for variant, table in rows.groupby("variant", sort=False)}
+    report = settings.run_path(run_id) / "report" / "report.html"
+    differences = dice_differences(tables)
+    return Results(tables, summarise_groups(tables), differences, chosen, report if report.exists() else None)
+
+
+def rows_of(run_id: str) -> tuple[pd.DataFrame, str] | None:
+    """The per-case table of an evaluation (variant, case, metrics) and its chosen variant; None where there is none."""
+    rows, summary = (runs.read_text(run_id, f"report/{name}.json") for name in ("per_case", "summary"))
+    if rows is None or summary is None:
+        return None
+    return pd.DataFrame(json.loads(rows)), str(json.loads(summary)["chosen"])
+
+
 def headline(
     summaries: dict[str, dict[str, pd.DataFrame]], differences: dict[str, PairedDifference], chosen: str
 ) -> dict[str, float]:

@@ -1,8 +1,6 @@
 """The out-of-fold results of a cross-validation: what the evaluations of its folds found, all cases together."""
 
-import json
 from collections.abc import Sequence
-from typing import Any
 
 import pandas as pd
 
@@ -10,7 +8,7 @@ from mlproject.evaluation.comparison import dice_differences
 from mlproject.evaluation.figures import dice_against_volume, paired_dots
 from mlproject.evaluation.metrics import summarise_groups
 from mlproject.stages.annotation import result_in_words
-from mlproject.stages.evaluate import Results, headline
+from mlproject.stages.evaluate import Results, headline, rows_of
 from mlproject.tracking import markdown, runs
 from mlproject.tracking.run import Run
 
@@ -36,8 +34,9 @@ def pooled(folds: Sequence[str], parent: Run, notes: Sequence[str]) -> tuple[Res
     for number, fold in enumerate(folds):
         evaluation = runs.child(fold, "evaluate")
         assert evaluation is not None  # the fold is finished
-        table = pd.DataFrame(_read(evaluation.info.run_id, "per_case.json"))
-        chosen = str(_read(evaluation.info.run_id, "summary.json")["chosen"])
+        measured = rows_of(evaluation.info.run_id)
+        assert measured is not None  # logged before the fold was finished
+        table, chosen = measured
         table.insert(0, "fold", number)
         table["chosen"] = table["variant"] == chosen
         tables.append(table)
@@ -59,9 +58,3 @@ def pooled(folds: Sequence[str], parent: Run, notes: Sequence[str]) -> tuple[Res
     overview = markdown.table(("Fold", "Test cases", "Mean Dice", "Chosen", "Run"), by_fold)
     said = f"{result}\n\n{EXPLANATION}\n\n{overview}"
     return Results(variants, summaries, differences, AS_CHOSEN, tested=TESTED, notes=notes), said
-
-
-def _read(run_id: str, name: str) -> Any:
-    text = runs.read_text(run_id, f"report/{name}")
-    assert text is not None  # logged before the fold was finished
-    return json.loads(text)

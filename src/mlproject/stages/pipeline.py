@@ -51,18 +51,25 @@ def run(settings: Experiment) -> dict[str, Any]:
 
 
 def trained_and_tuned(settings: Experiment, dataset: DataSet, parent: Run) -> TrainedModel:
-    """Train and tune in runs below an open one, which gets the validation Dice; a training that is done stays."""
-    trained = runs.child(parent.id, "train")
-    if trained is not None and trained.info.status == "FINISHED":
-        train_id = str(trained.info.run_id)
-        segmenter = registry.load(f"runs:/{train_id}/model", settings.prediction.device)
-    else:
-        with registration.child_run(settings, parent, "train") as child:
-            train_id = child.id
-            segmenter = train.train(settings, dataset, child, part_of(parent))
-    with registration.child_run(settings, parent, "postprocess") as child:
-        segmenter = postprocess.postprocess(settings, dataset, segmenter, child, part_of(parent))
-    model_uri = registry.model_of(child.id)  # only now: what a run logs is delivered when it is closed
-    tuned = runs.find(child.id).data.metrics
-    parent.log_metrics({name: tuned[name] for name in ("validation/tuned_dice", "validation/network_only_dice")})
+    """Train and tune in runs below an open one, which gets the validation Dice; what is done stays.
+
+    It is tuned anew, in a run of its own, where the settings of the tuning are others now.
+    """
+    trained, tuned = runs.child(parent.id, "train"), runs.child(parent.id, "postprocess")
+    if tuned is not None and runs.other_settings(tuned.info.run_id, settings, postprocess.MAY_CHANGE):
+        tuned = None
+    train_id, tuned_id = (str(run.info.run_id) if run else "" for run in (trained, tuned))
+    if tuned is None or tuned.info.status != "FINISHED":
+        if trained is not None and trained.info.status == "FINISHED":
+            network = registry.load(f"runs:/{train_id}/model", settings.prediction.device)
+        else:
+            with registration.child_run(settings, parent, "train", train_id) as child:
+                network, train_id = train.train(settings, dataset, child, part_of(parent)), child.id
+        with registration.child_run(settings, parent, "postprocess", tuned_id) as child:
+            segmenter, tuned_id = postprocess.postprocess(settings, dataset, network, child, part_of(parent)), child.id
+    model_uri = registry.model_of(tuned_id)  # only now: what a run logs is delivered when it is closed
+    if tuned is not None:  # by the process that was stopped, perhaps
+        segmenter = registry.load(model_uri, settings.prediction.device)
+    metrics = runs.find(tuned_id).data.metrics
+    parent.log_metrics({name: metrics[name] for name in ("validation/tuned_dice", "validation/network_only_dice")})
     return TrainedModel(settings, dataset, segmenter, model_uri, {"training run": train_id})

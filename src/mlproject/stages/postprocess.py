@@ -26,6 +26,7 @@ from mlproject.stages.plan import opened, show_plan, show_run
 from mlproject.stages.progress import CrfSearchDisplay, display, track
 from mlproject.stages.settings import EvaluateSettings, Experiment, PostprocessSettings
 from mlproject.stages.sync import deliver_what_waits
+from mlproject.stages.train import MAY_CHANGE as MAY_CHANGE_IN_TRAINING
 from mlproject.stages.train import NETWORK_ALONE, begin, training_run_of
 from mlproject.tracking import registry, runs
 from mlproject.tracking.run import Run
@@ -33,6 +34,8 @@ from mlproject.tracking.server import connect
 from mlproject.tuning.crf_search import SearchResult, tune
 
 FORMAT_VERSION = 1  # of the cached probabilities
+# With the same settings but for these, the tuning is the same one.
+MAY_CHANGE = (*(name for name in MAY_CHANGE_IN_TRAINING if not name.startswith("crf")), "crf_search.processes")
 BEST_THRESHOLD, WITH_CRF = "best threshold", "with CRF"
 
 
@@ -112,7 +115,8 @@ def postprocess(settings: Experiment, dataset: DataSet, segmenter: Segmenter, ml
 def log_tuned(tuned: Segmenter, dice: float, settings: Experiment, dataset: DataSet, mlflow_run: Run) -> None:
     """Log a tuned model, and with it the validation Dice that it was chosen by and its postprocessing."""
     metrics = {"validation/tuned_dice": dice, **postprocessing_metrics(tuned.description)}
-    mlflow_run.log_model(tuned, settings.data.name, dataset.digest, metrics)
+    key = hashlib.sha256(repr(tuned.description).encode()).hexdigest()[:16]  # tuned alike, it is one model
+    mlflow_run.log_model(tuned, settings.data.name, dataset.digest, metrics, key=key)
 
 
 def postprocessing_metrics(description: ModelDescription) -> dict[str, float]:

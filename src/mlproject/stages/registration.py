@@ -17,7 +17,7 @@ from mlproject.prediction.segmenter import Segmenter
 from mlproject.stages.annotation import annotate, part_of, result_in_words, run_name
 from mlproject.stages.commands import how_to_look, mlflow_command
 from mlproject.stages.console import console, facts, heading
-from mlproject.stages.evaluate import Results, evaluate, headline
+from mlproject.stages.evaluate import Results, evaluate, headline, results_of
 from mlproject.stages.plan import budget, device
 from mlproject.stages.postprocess import postprocessing_metrics
 from mlproject.stages.settings import Experiment
@@ -62,10 +62,25 @@ def conclude(stage: str, settings: Experiment, model: TrainedModel, parent: Run,
 
 
 def measured(model: TrainedModel, parent: Run) -> Results:
-    """Measure a model on the test cases in a child run, and log its result and postprocessing to the parent."""
+    """Measure a model on the test cases in a child run, and log its result and postprocessing to the parent.
+
+    A measurement of this model that is finished is not done again.
+    """
     heading("Test")
+    known = runs.child(parent.id, "evaluate", model=model.uri)
+    run_id = str(known.info.run_id) if known else ""
+    results = results_of(run_id, model.settings) if known and known.info.status == "FINISHED" else None
+    if results is None:
+        results = _measure(model, parent, run_id)
+    metrics = headline(results.summaries, results.differences, results.chosen)
+    parent.log_metrics({**metrics, **postprocessing_metrics(model.segmenter.description)})
+    return results
+
+
+def _measure(model: TrainedModel, parent: Run, run_id: str) -> Results:
+    """Measure a model on the test cases in a child run; `run_id`: as in `child_run`."""
     dataset = model.dataset
-    with child_run(model.settings, parent, "evaluate") as child:
+    with child_run(model.settings, parent, "evaluate", run_id, model=model.uri) as child:
         data = f"{model.settings.data.name}, digest {dataset.digest}"
         facts = {"model": model.uri, "data": data, **model.origin}
         begin(model.settings, dataset, child)
@@ -74,8 +89,6 @@ def measured(model: TrainedModel, parent: Run) -> Results:
         results = evaluate(model.segmenter, test, child, model.settings, facts, notes_on(dataset))
         result = result_in_words(results.summaries, results.chosen, notes=results.notes)
         annotate(child, "evaluate", model.settings, dataset, part_of(parent), result)
-    metrics = headline(results.summaries, results.differences, results.chosen)
-    parent.log_metrics({**metrics, **postprocessing_metrics(model.segmenter.description)})
     return results
 
 
@@ -111,12 +124,10 @@ def published(
 
 
 @contextmanager
-def child_run(settings: Experiment, parent: Run, stage: str) -> Iterator[Run]:
-    """The run of one stage below a parent: the one that was stopped, else a new one."""
-    stopped = runs.child(parent.id, stage)
-    run_id = str(stopped.info.run_id) if stopped else ""
+def child_run(settings: Experiment, parent: Run, stage: str, run_id: str = "", **tags: str) -> Iterator[Run]:
+    """The run of one stage below a parent: the one that was stopped, by its id, else a new one, with these tags."""
     name, spools = run_name(stage, settings), settings.spool_path
-    with runs.open_run(settings.tracking, name, stage, run_id=run_id, parent=parent, spools=spools) as child:
+    with runs.open_run(settings.tracking, name, stage, run_id=run_id, parent=parent, tags=tags, spools=spools) as child:
         yield child
 
 

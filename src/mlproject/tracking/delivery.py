@@ -6,6 +6,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import requests
@@ -16,7 +17,7 @@ from mlproject.data.case_names import for_others
 from mlproject.errors import UserError
 from mlproject.tracking import patience
 from mlproject.tracking.server import public_uri
-from mlproject.tracking.spool import ASIDE, Entry, Spool, write_entry
+from mlproject.tracking.spool import ASIDE, REASON, Entry, Spool, write_entry
 
 logger = logging.getLogger(__name__)
 
@@ -128,8 +129,8 @@ def deliver_first(
 ) -> str:
     """Deliver the first entry of a spool, waiting so long for one; why the server takes nothing now, "" if it does.
 
-    An entry that the server refuses for good is set aside, and said; so is one that has failed often `enough`, as
-    OFTEN, where the server takes others.
+    An entry that the server refuses for good is set aside, and said, here and in the run; so is one that has failed
+    often `enough`, as OFTEN, where the server takes others. Once it is delivered after all, the run says that.
     """
     entry = None
     try:
@@ -146,7 +147,10 @@ def deliver_first(
         except OSError as full:
             return f"the server refuses an entry ({reason}), which cannot be set aside ({full.strerror})"
         logger.error("run %s: the server refuses an entry, which is kept in %s: %s", run, place, reason)
+        _say(place.name, f"not taken by the server: {place.name} ({reason})", deliver)
         return ""
+    if (entry.folder / REASON).exists():
+        _say(entry.folder.name, f"delivered later: {entry.folder.name}", deliver)
     spool.remove()
     return ""
 
@@ -156,33 +160,45 @@ def _is_of_the_entry(
 ) -> bool:
     """Whether the entry is the trouble after all: it has failed often `enough`, and fails between others that do not.
 
-    These others are a tag, for the server's database, and a file for its bucket, which tells the run's readers what it
-    lacks. The tag comes first, and is one that the UI hides: where the bucket is away, readers shall see nothing.
+    These others are what `_say` leaves in the run: a tag, for the server's database, and a file for its bucket.
     """
     attempts, over = spool.failed()
     slow = "timed out" in str(error).lower()
     of_this_disk = isinstance(error, OSError) and not isinstance(error, requests.RequestException)
     if attempts < enough[0] or over < enough[1] or slow or of_this_disk:
         return False
-    name = entry.folder.name
-    said = for_others(f"not taken by the server: {name} ({in_a_line(error)})")
+    with suppress(OSError):
+        (entry.folder / REASON).write_text(f"{in_a_line(error)}\n")
 
-    def takes(one: Entry) -> bool:
-        try:
-            deliver(one)
-        except Exception:  # of MLflow and what it uses
-            return False
-        return True
+    def others_are_taken() -> bool:
+        return _say(entry.folder.name, f"tried once more: {entry.folder.name} ({in_a_line(error)})", deliver)
+
+    if not others_are_taken():
+        return False
+    try:
+        deliver(entry)
+    except Exception:  # of MLflow and what it uses
+        return others_are_taken()
+    return False  # the trouble is over: it is sent once more, which does no harm
+
+
+def _say(name: str, text: str, deliver: Callable[[Entry], None]) -> bool:
+    """Tell the run's readers what has become of an entry; False where the server does not take that.
+
+    The tag comes first, and is one that the UI hides: where the bucket is away, readers shall see nothing.
+    """
+    said = for_others(text)
 
     def note(folder: Path) -> None:
         (folder / f"{name}.txt").write_text(f"{said}\n")
 
     with tempfile.TemporaryDirectory() as tags, tempfile.TemporaryDirectory() as files:
-        others = [
-            write_entry(Path(tags), "tags", {"tags": {f"mlflow.{ASIDE}": said}}, None),
-            write_entry(Path(files), "artifacts", {"to": ASIDE}, note),
-        ]
-        return all(map(takes, others)) and not takes(entry) and all(map(takes, others))
+        try:
+            deliver(write_entry(Path(tags), "tags", {"tags": {f"mlflow.{ASIDE}": said}}, None))
+            deliver(write_entry(Path(files), "artifacts", {"to": ASIDE}, note))
+        except Exception:  # of MLflow and what it uses; a run that is deleted takes neither
+            return False
+    return True
 
 
 def in_a_line(error: BaseException) -> str:

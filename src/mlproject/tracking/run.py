@@ -84,13 +84,19 @@ class Run:
             )
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Results of the run as a whole, or of one step; an undefined one (NaN) is not logged."""
-        self.log_points([_point(metrics, step)])
+        """Results of the run as a whole, or of one step; an undefined one (NaN) is not logged.
+
+        Nor is one that is there already: of work that was stopped, and is done again.
+        """
+        self._log_results([_point(metrics, step)])
 
     def log_curve(self, name: str, values: Iterable[float]) -> None:
-        """A metric with a value at each step 0, 1, 2 ..., in one batch; an undefined one (NaN) is left out."""
+        """The same of a metric with a value at each step 0, 1, 2 ..., in one batch."""
         now = _now_ms()
-        self.log_points([Point(step, now, {name: value}) for step, value in enumerate(values) if not math.isnan(value)])
+        self._log_results([Point(step, now, {name: v}) for step, v in enumerate(values) if not math.isnan(v)])
+
+    def _log_results(self, points: Sequence[Point]) -> None:
+        self._log("results", {"points": [point.to_dict() for point in points], "measured": self._measured})
 
     def log_model(
         self,
@@ -103,7 +109,7 @@ class Run:
     ) -> None:
         """A model, with what was measured of it on a data set at a step.
 
-        `key`: where the run has logged a model of this key, by a process that died, that one and its metrics stay.
+        `key`: where the run has logged a model of this key, by a process that died, that one stays.
         """
         self._log(
             "model",
@@ -112,7 +118,6 @@ class Run:
                 "key": key or uuid4().hex,
                 "dataset": {"dataset_name": dataset, "dataset_digest": digest},
                 "points": [_point(metrics, step).to_dict()],
-                "once": bool(key),
             },
             partial(registry.save, segmenter),
         )
@@ -217,6 +222,10 @@ class Run:
             ahead.start()
             ahead.join(SECONDS_FOR_STATUS)
         return not_delivered(self._delivery.spool.folder, OUTAGE.reason)
+
+    def waits(self) -> bool:
+        """Whether something waits to be delivered, other than what the server has refused for good."""
+        return self._delivery is not None and len(self._delivery.spool) > 0
 
     def _close_ahead(self, status: str, end_time_ms: int) -> bool:
         """Set the run's status past the spool; False where the server does not take it."""

@@ -30,7 +30,7 @@ class RunOnServer:
         self._takers: dict[str, Callable[[Entry], None]] = {
             taker.__name__: taker
             for taker in (
-                self.settings, self.points, self.dataset, self.artifacts, self.picture, self.checkpoints,
+                self.settings, self.points, self.results, self.dataset, self.artifacts, self.picture, self.checkpoints,
                 self.loss_curves, self.model, self.tags, self.description, self.name, self.status,
             )
         }  # fmt: skip
@@ -49,6 +49,25 @@ class RunOnServer:
     def points(self, entry: Entry) -> None:
         """Metrics; with `once` those alone whose step the server does not have yet."""
         self._log(entry.values["points"], entry.values["once"], entry.values["measured"])
+
+    def results(self, entry: Entry) -> None:
+        """Metrics; those that the server has already, with this value at this step, are not logged again."""
+        self._log_results(entry.values["points"], entry.values["measured"])
+
+    def _log_results(self, points: Sequence[dict[str, Any]], measured: dict[str, str]) -> None:
+        before = self.client.get_run(self.id).data.metrics
+        names = {name for point in points for name in point["metrics"]}
+        latest = {name: self._latest(name) for name in names & before.keys()}
+        new = []
+        for point in points:
+            metrics = {n: v for n, v in point["metrics"].items() if latest.get(n, {}).get(point["step"]) != v}
+            new.append({**point, "metrics": metrics})
+        self._log(new, False, measured)
+
+    def _latest(self, metric: str) -> dict[int, float]:
+        """The value that a metric has at each step; of several, the one logged last."""
+        history = self.client.get_metric_history(self.id, metric)
+        return {point.step: point.value for point in sorted(history, key=lambda point: point.timestamp)}
 
     def _log(self, points: Sequence[dict[str, Any]], once: bool, measured: dict[str, str]) -> None:
         metrics = [
@@ -102,7 +121,7 @@ class RunOnServer:
         """A model, and what was measured of it."""
         model_uri = registry.upload(self.id, entry.files, entry.values["parameters"], entry.values["key"])
         measured = {"model_id": registry.id_in(model_uri), **entry.values["dataset"]}
-        self._log(entry.values["points"], entry.values["once"], measured)
+        self._log_results(entry.values["points"], measured)
 
     def tags(self, entry: Entry) -> None:
         """Tags."""

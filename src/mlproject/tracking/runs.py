@@ -41,6 +41,10 @@ NO_RUN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 HIDDEN = "PERMISSION_DENIED"
 """A server with users says so of a run that is not there, too, lest anybody find out which are."""
 _opened_by_launcher = ""
+_open_here: list[str] = []
+"""The runs that are open in this process: a command's own, and those below it."""
+_refused_here: list[str] = []
+"""What was said of runs closed since, of whose entries the server has refused some for good."""
 
 
 def refuse_other_settings(
@@ -51,17 +55,21 @@ def refuse_other_settings(
     Settings whose names begin with one of `may_change` may differ. A run that has none yet passes. `otherwise`: what a
     user can do who wants the other settings.
     """
-    known = find(run_id).data.params
-    differences = [
-        f"{name.removeprefix('cfg.')}: {known[name]} then, {value} now"
-        for name, value in as_parameters(settings).items()
-        if not _same(known.get(name, value), value) and not name.removeprefix("cfg.").startswith(tuple(may_change))
-    ]
-    if differences:
+    if differences := other_settings(run_id, settings, may_change):
         raise SettingsError(
             f"run {run_id} cannot go on with other settings ({', '.join(differences)}): give the same ones, or "
             f"{otherwise}"
         )
+
+
+def other_settings(run_id: str, settings: Any, may_change: Sequence[str]) -> list[str]:
+    """What differs from the settings with which a run was begun; `may_change`: as `refuse_other_settings` takes it."""
+    known = find(run_id).data.params
+    return [
+        f"{name.removeprefix('cfg.')}: {known[name]} then, {value} now"
+        for name, value in as_parameters(settings).items()
+        if not _same(known.get(name, value), value) and not name.removeprefix("cfg.").startswith(tuple(may_change))
+    ]
 
 
 def _same(one: str, other: str) -> bool:
@@ -111,6 +119,8 @@ def open_run(
     It has its `tags` from its first moment, so that whoever finds it after a kill -9 knows what it is. `spools`: folder
     where what it logs waits for the server, while the work goes on; without, each call waits itself.
 
+    What the server refuses for good ends a run below another one with a warning, and is raised by the outermost.
+
     Raises:
         TrackingError: the run cannot be opened, or another process has it open.
         UndeliveredError: all is done, and some of what was logged waits in the spool.
@@ -121,14 +131,19 @@ def open_run(
         refuse_other_stage(run_id, stage)
     opened, spool = _open(settings, name, run_id, parent, all_tags, spools)
     run = Run(opened, spool)
+    _open_here.append(run.id)
     try:
-        with _load_of_machine(run, go_on=bool(run_id)) if settings.system_metrics else nullcontext():
+        with _load_of_machine(run, bool(run_id), settings.wait_s) if settings.system_metrics else nullcontext():
             yield run
     except BaseException as error:
         _close_after(run, error, settings.wait_s)
         raise
-    if undelivered := run.close(run.ends_as, settings.wait_s):
-        raise UndeliveredError(undelivered)
+    else:
+        _say_what_is_left(run, run.close(run.ends_as, settings.wait_s))
+    finally:
+        _open_here.remove(run.id)
+        if not _open_here:
+            _refused_here.clear()
 
 
 def _open(
@@ -186,14 +201,28 @@ def _again(run_id: str, tags: Mapping[str, str]) -> mlflow.entities.Run:
 
 
 @contextmanager
-def _load_of_machine(run: Run, go_on: bool) -> Iterator[None]:
-    """Within: the machine's load is logged. `go_on`: as SystemMetrics takes it."""
+def _load_of_machine(run: Run, go_on: bool, wait_s: float) -> Iterator[None]:
+    """Within: the machine's load is logged. `go_on`: as SystemMetrics takes it; what still waits is delivered first."""
+    if go_on:
+        run.flush(wait_s)  # else the server would not know the last step
     sampler = SystemMetrics(run.id, lambda point: run.log_points([point]), go_on)
     sampler.start()  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
         sampler.finish()  # type: ignore[no-untyped-call]
+
+
+def _say_what_is_left(run: Run, undelivered: str) -> None:
+    """Raise UndeliveredError where something waits; of a run below another one, not for what was refused for good."""
+    if run.waits():
+        raise UndeliveredError(undelivered)
+    if undelivered:
+        _refused_here.append(undelivered)
+    if _refused_here and _open_here == [run.id]:
+        raise UndeliveredError("; ".join(_refused_here))
+    if undelivered:
+        logger.warning(undelivered)
 
 
 def _close_after(run: Run, error: BaseException, wait_s: float) -> None:
@@ -312,9 +341,9 @@ def read_text(run_id: str, artifact: str) -> str | None:
         return file.read_text() if file else None
 
 
-def child(parent_id: str, stage: str) -> mlflow.entities.Run | None:
-    """The newest run of a stage under a parent run."""
-    found = children(parent_id, **{STAGE_TAG: stage})
+def child(parent_id: str, stage: str, **tags: str) -> mlflow.entities.Run | None:
+    """The newest run of a stage under a parent run that has these tags."""
+    found = children(parent_id, **{STAGE_TAG: stage}, **tags)
     return found[0] if found else None
 
 

@@ -25,7 +25,9 @@ NAME = re.compile(r"(\d{8})-(\w+)")
 ASIDE = "refused"
 """Folder, in a spool, of the entries that the server did not take; `sync` tries them once more."""
 _open_here: set[Path] = set()
-LOCK, ORIGIN, CONTENT, FILES, REASON = "lock", "origin.json", "entry.json", "files", "reason.txt"
+LOCK, ORIGIN, CONTENT, FILES = "lock", "origin.json", "entry.json", "files"
+REASON = "reason.txt"
+"""In an entry of which the run's readers were told that it was refused, or may be: until it is delivered after all."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -30,12 +30,17 @@ def home_of(cases: Sequence[PreparedCase], settings: TrainingSettings, device: t
 
 
 def batches_of(
-    patches: PatchDataset, volumes: CaseVolumes, settings: TrainingSettings, fabric: Fabric, step: int
+    patches: PatchDataset,
+    volumes: CaseVolumes,
+    settings: TrainingSettings,
+    fabric: Fabric,
+    step: int,
+    stop: Callable[[], bool],
 ) -> Iterator[Batch]:
     """This process's share of every batch from `step` on, without end, prepared by worker processes if there are any.
 
     On a CPU the workers do all of it. On a GPU they cut patches, which are changed there at next to no cost; where the
-    volumes are on the GPU, they only say what is to be cut.
+    volumes are on the GPU, they only say what is to be cut. `stop`: as `watched` takes it.
     """
     on_gpu, resident = fabric.device.type == "cuda", volumes.device.type == "cuda"
     share = settings.batch_size // fabric.world_size
@@ -56,7 +61,7 @@ def batches_of(
         worker_init_fn=_ignore_signals,
         pin_memory=on_gpu and not resident,
     )
-    for entry in watched(loader, settings.timeout_s) if workers else loader:
+    for entry in watched(loader, settings.timeout_s, stop) if workers else loader:
         if resident:
             yield volumes.batch(entry)
         else:

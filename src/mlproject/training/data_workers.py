@@ -4,7 +4,7 @@ import multiprocessing
 import signal
 import threading
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -13,25 +13,31 @@ from mlproject import interrupts
 from mlproject.errors import TrainingError
 
 KEPT = "the last checkpoint is intact: resume the run"
+SECONDS_STOPPING = 5.0
+"""For a batch that is waited for while the fit shall stop."""
 
 
-def watched(loader: Iterable[Any], timeout_s: float) -> Iterator[Any]:
-    """What the loader gives. Raises TrainingError where a worker process dies, or gives nothing for so many seconds.
+def watched(loader: Iterable[Any], timeout_s: float, stop: Callable[[], bool]) -> Iterator[Any]:
+    """What the loader gives; it ends where a batch is waited for while `stop` answers True.
+
+    Raises TrainingError where a worker process dies, or gives nothing for so many seconds.
 
     PyTorch's own timeout does not see a worker that stops while its batch is handed over.
     """
     others = set(multiprocessing.active_children())
     batches = iter(loader)
     workers = set(multiprocessing.active_children()) - others
-    watch = _Watch(workers, timeout_s)
+    watch = _Watch(workers, timeout_s, stop)
     try:
         while True:
             with watch:
                 batch = next(batches)
             yield batch
     except (RuntimeError, OSError, EOFError) as error:
-        ended = [worker.exitcode for worker in workers if _has_ended(worker)]
+        ended = [] if watch.has_killed else [worker.exitcode for worker in workers if _has_ended(worker)]
         _end(workers)
+        if watch.has_stopped:
+            return
         if watch.has_killed:
             raise TrainingError(
                 f"the processes that cut patches gave none for {timeout_s:g} s (training.timeout_s); {KEPT}, with "
@@ -81,18 +87,18 @@ def _end(workers: Collection[BaseProcess]) -> None:
 class _Watch:
     """A thread that kills the workers where what is done within takes too long, so that waiting for them ends."""
 
-    def __init__(self, workers: Collection[BaseProcess], timeout_s: float) -> None:
-        self.has_killed = False
-        self._workers, self._timeout_s = workers, timeout_s
-        self._until = float("inf")
+    def __init__(self, workers: Collection[BaseProcess], timeout_s: float, stop: Callable[[], bool]) -> None:
+        self.has_killed = self.has_stopped = False
+        self._workers, self._timeout_s, self._shall_stop = workers, timeout_s, stop
+        self._since = float("inf")
         self._stopped = threading.Event()
         threading.Thread(target=self._run, name="watch-data-workers", daemon=True).start()
 
     def __enter__(self) -> None:
-        self._until = time.monotonic() + self._timeout_s
+        self._since = time.monotonic()
 
     def __exit__(self, *_: object) -> None:
-        self._until = float("inf")
+        self._since = float("inf")
 
     def stop(self) -> None:
         """End the thread."""
@@ -100,7 +106,9 @@ class _Watch:
 
     def _run(self) -> None:
         while not self._stopped.wait(min(1.0, self._timeout_s / 4)):
-            if time.monotonic() > self._until:
+            waited_s = time.monotonic() - self._since
+            self.has_stopped = waited_s > SECONDS_STOPPING and self._shall_stop()
+            if self.has_stopped or waited_s > self._timeout_s:
                 self.has_killed = True
                 for worker in self._workers:
                     worker.kill()

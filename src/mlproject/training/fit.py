@@ -34,10 +34,10 @@ def fit(job: FitJob, stop: Callable[[], bool] = lambda: False) -> Generator[Even
     """Train, and yield what happens: Progress every `training.log_every` steps, Validating, and each Epoch as it ends.
 
     Who pulls decides: closing the generator ends training at once, `stop` answering True ends it after the
-    present step with a checkpoint and an Epoch whose `stopped` is set. A checkpoint LAST in `job.folder` is
-    resumed; its last epoch is yielded once more first, so that a caller who died before logging it loses
-    nothing. On a CPU with a budget in steps and the same threads and processes, the weights are those of a
-    run that was never stopped, to the bit.
+    present step, or between two windows of a validation, with a checkpoint and an Epoch whose `stopped` is set.
+    A checkpoint LAST in `job.folder` is resumed; its last epoch is yielded once more first, so that a caller who
+    died before logging it loses nothing. On a CPU with a budget in steps and the same threads and processes, the
+    weights are those of a run that was never stopped, to the bit.
 
     Raises TrainingError where the loss is not finite, a worker process fails, or other machines are lost.
     """

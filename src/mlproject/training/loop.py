@@ -24,6 +24,7 @@ from mlproject.training.execution import begin_threads, denormals_as_zero, execu
 from mlproject.training.job import BEST, LAST, FitJob
 from mlproject.training.progress import Epoch, Event, Point, Progress, Validating
 from mlproject.training.state import FitState
+from mlproject.training.stopping import left_if
 
 
 class Trainer:
@@ -63,7 +64,7 @@ class Trainer:
         if self._resume():
             yield self.state.closed_epoch()
         self.began, self.share_before = time.monotonic(), self._share()
-        batches = self.batches()
+        batches = self.batches(stop)
         while True:
             if self.state.step > self.state.closed and (self._over() or self.state.step % self.epoch_steps == 0):
                 epoch = yield from self._close_epoch(stop)
@@ -80,17 +81,17 @@ class Trainer:
             if self.state.step % self.job.training.log_every == 0:
                 yield self._log_point()
 
-    def batches(self) -> Iterator[Batch]:
-        """This process's share of the batches from the present step on, without end."""
-        return batches_of(self.patches, self.volumes, self.job.training, self.fabric, self.state.step)
+    def batches(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Batch]:
+        """This process's share of the batches from the present step on, without end; see `watched` for `stop`."""
+        return batches_of(self.patches, self.volumes, self.job.training, self.fabric, self.state.step, stop)
 
     def step(self, batches: Iterator[Batch], stop: Callable[[], bool] = lambda: False) -> bool:
         """One optimizer step on the next batch; False, and nothing done, where the fit shall stop."""
         state, began = self.state, time.monotonic()
-        wants_stop, state.seconds = self._agree([float(stop()), state.seconds + self.took])
-        if wants_stop:
+        batch = next(batches, None)
+        wants_stop, state.seconds = self._agree([float(batch is None or stop()), state.seconds + self.took])
+        if batch is None or wants_stop:
             return False
-        batch = next(batches)
         with denormals_as_zero():
             self._update(batch)
         self.took = time.monotonic() - began
@@ -228,7 +229,11 @@ class Trainer:
                 return None
             if number < len(cases):
                 yield Validating(self.state.step, self._share(), number + 1, len(cases))
-                values.append(self.job.validate(network, cases[number], self.fabric.device))
+                with left_if(stop, network):
+                    values.append(self.job.validate(network, cases[number], self.fabric.device))
+        (was_left,) = self._agree([float(len(values) < len(cases))])
+        if was_left:
+            return None
         values = self._gather(values)
         picture = next((value.picture for value in values if value.picture is not None), None)
         # fsum: the same whichever process has validated which case.

@@ -5,9 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from end_to_end.conftest import Workplace
 
 
+@pytest.mark.long  # tests/training/test_nodes.py has the same without the command line
 def test_two_machines_train_one_run_and_the_second_leaves_no_trace(tmp_path: Path, tiny_isles: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

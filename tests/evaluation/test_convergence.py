@@ -22,6 +22,7 @@ def test_area_counted_by_hand() -> None:
         ([0.2, 0.6, 0.2], 0.6, 200),  # the first time, though it falls again
         ([0.2, 0.3, 0.4], 0.5, float("nan")),
         ([0.0, 0.0, 0.0], 0.5, float("nan")),
+        ([0.0, 0.0, 0.0], 0.0, float("nan")),  # 80 % of nothing
     ],
 )
 def test_steps_to_a_level(dice: list[float], level: float, expected: float) -> None:

@@ -34,6 +34,7 @@ def half_written(place: Place) -> bool:
     return bool(list(place.work.glob("runs/*/.*.part")))
 
 
+@pytest.mark.long
 def test_killed_twice(place: Place, undisturbed: Place) -> None:
     killed_at(place, 2, seed=1)
     assert place.record() == undisturbed.record()

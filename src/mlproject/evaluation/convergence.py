@@ -25,9 +25,12 @@ def area(steps: Floats, dice: Floats) -> float:
 
 
 def steps_to(steps: Floats, dice: Floats, level: float) -> float:
-    """The step at which a curve first reaches a level, on the line between two validations; NaN where it never does."""
+    """The step at which a curve first reaches a level, on the line between two validations; NaN where it never does.
+
+    A level of 0, which trainings that learn nothing have, is reached by none.
+    """
     reached = np.flatnonzero(dice >= level)
-    if not len(reached):
+    if not len(reached) or level <= 0:
         return float("nan")
     after = int(reached[0])
     x, y = np.append(0, steps), np.append(0, dice)

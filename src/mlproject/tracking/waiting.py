@@ -78,8 +78,10 @@ def not_delivered(folder: Path, reason: str) -> str:
     left = waiting(folder)
     if not left:
         return ""
-    why = reason or ("refused by the server" if refused(folder) == left else "the server was too slow")
+    is_refused = refused(folder) == left  # which `sync` alone tries again
+    why = reason or ("refused by the server" if is_refused else "the server was too slow")
+    others = "" if is_refused else ", as does the next run on this work_dir"
     return (
         f"{left} entries that run {folder.name} has logged wait in {folder} ({why}). "
-        f"`python src/run.py sync --work_dir {folder.parents[1]}` delivers them, as does the next run on this work_dir"
+        f"`python src/run.py sync --work_dir {folder.parents[1]}` delivers them{others}"
     )

@@ -50,7 +50,7 @@ def helpers(settings: SearchSettings, groups: Sequence[str]) -> Iterator[None]:
             yield
             for process in processes:
                 if code := process.wait():
-                    console.print(f"a parallel worker ended with exit code {code}; a trial that it left was done by another")
+                    console.print(f"a parallel worker ended with exit code {code}; what it left was done by another")
         finally:
             ended.set()
             stopper.join()

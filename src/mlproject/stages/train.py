@@ -105,7 +105,7 @@ def run(settings: Experiment) -> dict[str, Any]:
 
 def prepare(settings: Experiment) -> DataSet:
     """Refuse what cannot work before anything starts: network against patch, every case, the split."""
-    begin_threads()
+    begin_threads()  # before anything calculates
     build_network(settings.network, len(settings.data.channels), settings.patches.size)
     check_devices(settings.training)
     resolve_device(settings.prediction.device)

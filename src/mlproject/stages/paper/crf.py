@@ -28,7 +28,7 @@ from mlproject.stages.paper.crf_choices import (
     choice_in_words,
     largest_above,
 )
-from mlproject.stages.paper.finding import DIFFERENCE_COLUMNS, Finding, difference_row, in_words
+from mlproject.stages.paper.finding import Finding, difference_table, in_words
 from mlproject.stages.paper.laboratory import Laboratory, Training
 from mlproject.stages.paper.measuring import dice_interval, differences, measured, metrics_of, with_best_cutoffs
 from mlproject.stages.paper.network import by_intensity, trained
@@ -84,11 +84,11 @@ def examine(laboratory: Laboratory) -> tuple[Finding, Figure, pd.DataFrame]:
             ("", markdown.table(("", "Chosen on the validation cases", "Test Dice"), overview)),
             (
                 f"Against the network with its {THRESHOLD}, paired by case.",
-                markdown.table(DIFFERENCE_COLUMNS, [difference_row(name, d) for (_, name), d in found.items()]),
+                difference_table({name: difference for (_, name), difference in found.items()}),
             ),
             (
                 f"Against the {LARGEST}, paired by case.",
-                markdown.table(DIFFERENCE_COLUMNS, [difference_row(n, d) for (_, n), d in beside_largest.items()]),
+                difference_table({name: difference for (_, name), difference in beside_largest.items()}),
             ),
             ("Mean gain in Dice by lesion volume.", _by_volume(tables)),
         ),

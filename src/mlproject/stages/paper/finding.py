@@ -107,15 +107,16 @@ def in_words(difference: PairedDifference) -> str:
     return f"{difference.mean:+.3f}{'' if difference.significant else ' (not significant)'}"
 
 
-def difference_row(name: str, difference: PairedDifference) -> tuple[str, ...]:
-    """A paired difference as a row of DIFFERENCE_COLUMNS."""
-    return (
-        name,
-        interval(difference.mean, difference.low, difference.high),
-        f"{difference.wilcoxon_p:.2g}",
-        f"{difference.corrected_p:.2g}",
-        "yes" if difference.significant else "no",
+def difference_table(differences: Mapping[str, PairedDifference]) -> str:
+    """Named paired differences in Dice, a row each."""
+    rows = (
+        (
+            name,
+            interval(difference.mean, difference.low, difference.high),
+            f"{difference.wilcoxon_p:.2g}",
+            f"{difference.corrected_p:.2g}",
+            "yes" if difference.significant else "no",
+        )
+        for name, difference in differences.items()
     )
-
-
-DIFFERENCE_COLUMNS = ("Difference in Dice", "Mean (95 % interval)", "Wilcoxon p", "p, Holm", "Significant")
+    return markdown.table(("Difference in Dice", "Mean (95 % interval)", "Wilcoxon p", "p, Holm", "Significant"), rows)

@@ -12,7 +12,7 @@ from mlproject.evaluation.figures import paired_dots
 from mlproject.evaluation.statistics import PairedDifference
 from mlproject.prediction.postprocessing import Postprocessing
 from mlproject.prediction.probability import CaseProbability
-from mlproject.stages.paper.finding import DIFFERENCE_COLUMNS, Finding, difference_row, in_words
+from mlproject.stages.paper.finding import Finding, difference_table, in_words
 from mlproject.stages.paper.laboratory import Laboratory, Training, patches_in_words
 from mlproject.stages.paper.measuring import dice_interval, differences, measured, with_best_cutoffs
 from mlproject.stages.settings import Experiment
@@ -58,7 +58,7 @@ def examine(laboratory: Laboratory) -> tuple[Finding, Figure, pd.DataFrame]:
         done=_done(laboratory),
         tables=(
             ("", markdown.table(COLUMNS, rows)),
-            ("", markdown.table(DIFFERENCE_COLUMNS, [difference_row(f"{b} - {a}", d) for (a, b), d in found.items()])),
+            ("", difference_table({f"{b} - {a}": difference for (a, b), difference in found.items()})),
         ),
         picture="Dice of every test case, by a threshold on the image, by the paper's network and by the platform's",
         against=_against(laboratory),

@@ -78,6 +78,14 @@ def losses(run_id: object) -> pd.DataFrame:
     return pd.read_csv(mlflow.MlflowClient().download_artifacts(str(run_id), "claims/loss.csv"))
 
 
+def test_a_file_that_is_not_there_begins_no_study(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("reproduce.paper", "reproduce.platform"):
+        assert cli.main([*command, f"--{name}", "nofile.yaml"]) == 2
+        assert "no configuration file 'nofile.yaml'" in str(told(capsys)["error"])
+    client = mlflow.MlflowClient()
+    assert not client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
+
+
 def test_every_claim_is_examined_and_written_down(
     command: list[str], tracking: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,7 +15,7 @@ from mlproject.data.dataset import DataSet
 from mlproject.data.splits import Split
 from mlproject.network.architectures import build_network
 from mlproject.stages.paper import crf, loss, network, workers
-from mlproject.stages.paper.laboratory import Effort, Laboratory, Training
+from mlproject.stages.paper.laboratory import Effort, Laboratory, Training, experiment_of
 from mlproject.stages.settings import Experiment, ReproduceSettings
 from mlproject.tracking.source import PROJECT
 
@@ -48,7 +48,8 @@ class Stored(Laboratory):
 def test_the_networks_of_claim_1_are_as_their_files_have_them() -> None:
     laboratory = Stored()
     paper, platform = (
-        laboratory.experiment(laboratory.of(file)) for file in (laboratory.plan.paper, laboratory.plan.platform)
+        laboratory.experiment(experiment_of(laboratory.base, file))
+        for file in (laboratory.plan.paper, laboratory.plan.platform)
     )
     assert platform.patches.size == paper.patches.size == (64, 64, 64)
     assert (platform.training.batch_size, platform.training.learning_rate) == (2, 2e-3)
@@ -139,7 +140,7 @@ def test_a_threshold_on_the_image_reaches_every_z_score() -> None:
 
 def test_the_papers_network_and_training_are_as_published() -> None:
     laboratory = Stored()
-    paper = laboratory.experiment(laboratory.of(laboratory.plan.paper))
+    paper = laboratory.experiment(experiment_of(laboratory.base, laboratory.plan.paper))
     # 10,044,081: counted by hand in tests/network/test_architectures.py, for two channels and these settings.
     built = build_network(paper.network, len(paper.data.channels), paper.patches.size)
     assert sum(value.numel() for value in built.parameters()) == 10_044_081

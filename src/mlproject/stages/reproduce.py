@@ -18,7 +18,7 @@ from mlproject.stages.annotation import annotate, reproduction
 from mlproject.stages.console import console, facts, heading
 from mlproject.stages.paper import crf, loss, network, workers
 from mlproject.stages.paper.finding import Finding, minutes, page
-from mlproject.stages.paper.laboratory import Effort, Laboratory
+from mlproject.stages.paper.laboratory import Effort, Laboratory, experiment_of
 from mlproject.stages.plan import device, show_plan, show_run
 from mlproject.stages.settings import ReproduceSettings
 from mlproject.stages.sync import deliver_what_waits
@@ -50,6 +50,8 @@ def run(settings: ReproduceSettings) -> dict[str, Any]:
     deliver_what_waits(settings.spool_path)
     plan = settings.reproduce
     show_plan(STAGE, "the paper's claims", settings, study=f"{plan.study}, parts {', '.join(plan.parts)}")
+    for file in (plan.paper, plan.platform):
+        experiment_of(settings.alone(), file)  # what is wrong in it is said before a study is begun
     dataset = train.prepare(settings)
     known = runs.newest(settings.tracking, STAGE, study=plan.study)
     if known:

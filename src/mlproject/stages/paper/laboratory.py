@@ -107,14 +107,6 @@ class Laboratory:
         log_every = min(settings.log_every, epoch)
         return replace(base, training=replace(settings, validate_every=between, log_every=log_every))
 
-    def of(self, file: str) -> Experiment:
-        """The network and training in a YAML file, on the study's data and for as many steps as the study's own."""
-        kept = ("data.", "training.steps", "training.validate_every")
-        given = config.read(file, [Path.cwd(), PROJECT])
-        values = {name: value for name, value in given.items() if not name.startswith(kept)}
-        tree = config.flatten(config.to_tree(self.base)) | values
-        return config.from_tree(Experiment, tree, f"{file} over the study's settings")
-
     def training(self, name: str, experiment: Experiment, keep_model: bool = False) -> Training:
         """The training of an experiment, done now if it has not been; `keep_model` logs its best epoch's network.
 
@@ -174,7 +166,7 @@ class Laboratory:
     @property
     def key(self) -> str:
         """Of the settings in the two files, which the study's own do not show."""
-        return "-".join(self._key(self.of(file)) for file in (self.plan.paper, self.plan.platform))
+        return "-".join(self._key(experiment_of(self.base, file)) for file in (self.plan.paper, self.plan.platform))
 
     def _key(self, experiment: Experiment) -> str:
         """What a training is known by: all settings that decide its weights and its pace, and the data."""
@@ -185,6 +177,15 @@ class Laboratory:
         }
         text = json.dumps([values, self.dataset.digest], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def experiment_of(base: Experiment, file: str) -> Experiment:
+    """The network and training in a YAML file, on the data of `base` and for as many steps."""
+    kept = ("data.", "training.steps", "training.validate_every")
+    given = config.read(file, [Path.cwd(), PROJECT])
+    values = {name: value for name, value in given.items() if not name.startswith(kept)}
+    tree = config.flatten(config.to_tree(base)) | values
+    return config.from_tree(Experiment, tree, f"{file} over the study's settings")
 
 
 def patches_in_words(count: int, patches: PatchSettings) -> str:

@@ -13,7 +13,7 @@ from mlproject.evaluation.statistics import PairedDifference
 from mlproject.prediction.postprocessing import Postprocessing
 from mlproject.prediction.probability import CaseProbability
 from mlproject.stages.paper.finding import Finding, difference_table, in_words
-from mlproject.stages.paper.laboratory import Laboratory, Training, patches_in_words
+from mlproject.stages.paper.laboratory import Laboratory, Training, experiment_of, patches_in_words
 from mlproject.stages.paper.measuring import dice_interval, differences, measured, with_best_cutoffs
 from mlproject.stages.settings import Experiment
 from mlproject.tracking import markdown
@@ -69,7 +69,7 @@ def examine(laboratory: Laboratory) -> tuple[Finding, Figure, pd.DataFrame]:
 def trained(laboratory: Laboratory) -> dict[str, tuple[Experiment, Training]]:
     """The paper's network and the platform's, each trained in its own way."""
     files = {PAPER: laboratory.plan.paper, OURS: laboratory.plan.platform}
-    experiments = {name: laboratory.experiment(laboratory.of(file)) for name, file in files.items()}
+    experiments = {name: laboratory.experiment(experiment_of(laboratory.base, file)) for name, file in files.items()}
     return {name: (own, laboratory.training(name, own, keep_model=True)) for name, own in experiments.items()}
 
 
@@ -127,7 +127,7 @@ def _done(laboratory: Laboratory) -> str:
 
 
 def _against(laboratory: Laboratory) -> tuple[str, ...]:
-    paper = laboratory.of(laboratory.plan.paper)
+    paper = experiment_of(laboratory.base, laboratory.plan.paper)
     patch = patches_in_words(paper.training.batch_size, paper.patches) + " a step"
     return (
         f"One training of each: nothing here says how much another seed would change. Test cases: "
